@@ -1,0 +1,8 @@
+//! Strand labels endless streams with stacked recurrent networks whose hidden state is carried per stream.
+//!
+//! The layers, from the bottom: [`rnn`] (numerics), [`encode`] (bytes to network input), [`model`] (a trained model,
+//! sessions), [`train`], [`data`] and [`score`] (files and figures), then the daemon on top of them.
+
+pub mod encode;
+pub mod model;
+pub mod rnn;
