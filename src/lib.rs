@@ -6,3 +6,4 @@
 pub mod encode;
 pub mod model;
 pub mod rnn;
+pub mod train;
