@@ -7,3 +7,4 @@ pub mod data;
 pub mod encode;
 pub mod model;
 pub mod rnn;
+pub mod score;
