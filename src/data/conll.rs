@@ -49,6 +49,12 @@ impl LabelMap {
     }
 }
 
+impl From<BTreeMap<String, String>> for LabelMap {
+    fn from(renames: BTreeMap<String, String>) -> LabelMap {
+        LabelMap(renames)
+    }
+}
+
 impl FromStr for LabelMap {
     type Err = String;
 

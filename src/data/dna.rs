@@ -51,9 +51,46 @@ pub fn dna_labels(intervals: &[Interval], length: usize, scheme: DnaScheme) -> V
     labels
 }
 
+/// The opposite strand: bases complemented and in reverse order, with the classes that they have there.
+///
+/// A codon position counts from the gene's 5' end and stays; forward and reverse change places.
+pub fn reverse_complement(bases: &[u8], classes: &[u8], scheme: DnaScheme) -> (Vec<u8>, Vec<u8>) {
+    // Classes 1..=n are forward, n+1..=2n reverse.
+    let n = scheme.classes().len() as u8 / 2;
+    let opposite = |&class: &u8| match class {
+        0 => 0,
+        forward if forward <= n => forward + n,
+        reverse => reverse - n,
+    };
+    (bases.iter().rev().map(|&base| complement(base)).collect(), classes.iter().rev().map(opposite).collect())
+}
+
+/// The base that pairs with an IUPAC code, in the same case; other bytes stay.
+fn complement(base: u8) -> u8 {
+    const CODES: &[u8; 16] = b"ACGTURYSWKMBDHVN";
+    const PAIRED: &[u8; 16] = b"TGCAAYRSWMKVHDBN";
+    match CODES.iter().position(|code| code.eq_ignore_ascii_case(&base)) {
+        Some(k) if base.is_ascii_lowercase() => PAIRED[k].to_ascii_lowercase(),
+        Some(k) => PAIRED[k],
+        None => base,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reverse_complement_has_its_genes_on_the_other_strand() {
+        let genes = [gene(1, 7, Strand::Forward), gene(8, 11, Strand::Reverse)];
+        let turned = [gene(1, 4, Strand::Forward), gene(5, 11, Strand::Reverse)];
+        for scheme in [DnaScheme::Strand, DnaScheme::StrandFrame] {
+            let classes = dna_labels(&genes, 12, scheme);
+            let (bases, classes) = reverse_complement(b"acgtRYKMBDHV", &classes, scheme);
+            assert_eq!(bases, b"BDHVKMRYacgt");
+            assert_eq!(classes, dna_labels(&turned, 12, scheme));
+        }
+    }
 
     fn gene(start: usize, end: usize, strand: Strand) -> Interval {
         Interval { start, end, strand, note: String::new() }
