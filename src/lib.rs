@@ -3,7 +3,9 @@
 //! The layers, from the bottom: [`rnn`] (numerics), [`encode`] (bytes to network input), [`model`] (a trained model,
 //! sessions), [`train`], [`data`] and [`score`] (files and figures), then the daemon on top of them.
 
+pub mod data;
 pub mod encode;
 pub mod model;
 pub mod rnn;
+pub mod score;
 pub mod train;
