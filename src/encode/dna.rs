@@ -48,6 +48,13 @@ struct Window {
 }
 
 impl Window {
+    /// The window behind a stream's last bases.
+    fn after(context: &[u8]) -> Window {
+        let mut window = Window::default();
+        context.iter().for_each(|&base| window.push(SETS[base as usize]));
+        window
+    }
+
     /// `set` is the next base's.
     fn push(&mut self, set: u8) {
         if set.count_ones() == 1 {
@@ -70,8 +77,7 @@ impl Dna {
     }
 
     pub fn push(&self, state: &mut ReaderState, bytes: &[u8], rows: &mut Rows) -> Result<(), InputError> {
-        let mut window = Window::default();
-        state.context.iter().for_each(|&base| window.push(SETS[base as usize]));
+        let mut window = Window::after(&state.context);
         for (at, &code) in bytes.iter().enumerate() {
             match SETS[code as usize] {
                 0 if code.is_ascii_whitespace() => {}
@@ -79,13 +85,13 @@ impl Dna {
                 set => self.row(state, set, (code as char).to_string(), &mut window, rows),
             }
         }
+        self.forget(state);
         Ok(())
     }
 
     /// A token that is no base code counts as N.
     pub fn push_tokens(&self, state: &mut ReaderState, tokens: &[impl AsRef<str>], rows: &mut Rows) {
-        let mut window = Window::default();
-        state.context.iter().for_each(|&base| window.push(SETS[base as usize]));
+        let mut window = Window::after(&state.context);
         for token in tokens {
             let token = token.as_ref();
             let set = match token.as_bytes() {
@@ -94,6 +100,7 @@ impl Dna {
             };
             self.row(state, set, token.to_string(), &mut window, rows);
         }
+        self.forget(state);
     }
 
     fn row(&self, state: &mut ReaderState, set: u8, text: String, window: &mut Window, rows: &mut Rows) {
@@ -101,14 +108,16 @@ impl Dna {
         let features = rows.unit(state.position, state.position + 1, text);
         features.ids.extend(self.kmers.iter().map(|&k| window.kmer(k)));
         let share = 1.0 / set.count_ones() as f32;
-        features.dense.extend((0..4).map(|base| if set >> base & 1 == 1 { share } else { 0.0 }));
+        features.dense.extend((0..4).map(|base| if (set >> base) & 1 == 1 { share } else { 0.0 }));
         state.position += 1;
-        if self.context > 0 {
-            if state.context.len() >= self.context {
-                state.context.remove(0);
-            }
-            state.context.push(if set.count_ones() == 1 { b"ACGT"[set.trailing_zeros() as usize] } else { AMBIGUOUS });
-        }
+        state.context.push(if set.count_ones() == 1 { b"ACGT"[set.trailing_zeros() as usize] } else { AMBIGUOUS });
+    }
+
+    /// Keeps of the context what the next base needs.
+    fn forget(&self, state: &mut ReaderState) {
+        let gone = state.context.len().saturating_sub(self.context);
+        // A new vector: the old one has room for the whole record.
+        state.context = state.context.split_off(gone);
     }
 }
 

@@ -32,6 +32,7 @@ mod tests;
 mod text;
 mod tokens;
 mod ud_english;
+mod ud_english_lists;
 mod vector;
 mod vocab;
 mod words;

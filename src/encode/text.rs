@@ -131,3 +131,34 @@ fn begins_word(c: char) -> bool {
         | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}'
         | '\u{20000}'..='\u{2fa1f}' | '\u{30000}'..='\u{323af}')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uax29_has_a_word_boundary_before_every_character_that_begins_a_word() {
+        for c in (0x3000..0x32400).filter_map(char::from_u32).filter(|&c| begins_word(c)) {
+            for before in
+                ["a", "7", "ア", "가", "_", ".", "a.", "a'", "7,", "東", "👍\u{200d}", "か\u{3099}", "🇩", "א\""]
+            {
+                let text = format!("{before}{c}a");
+                let boundaries = text.split_word_bound_indices().any(|(at, _)| at == before.len());
+                assert!(boundaries, "{text:?} {:x}", c as u32);
+            }
+        }
+    }
+
+    #[test]
+    fn the_words_of_uax29_are_those_of_the_whole_text() {
+        let text = "東京タワーに行く。I'm 3.5km（約）안녕하세요! 人々 e\u{301}a 👩\u{200d}👩 ﾊﾟ";
+        let mut found = Vec::new();
+        let mut state = ReaderState::default();
+        let reader = TextReader::new(Tokenizer::Uax29);
+        let mut emit = |_, _, word: &str| found.push(word.to_string());
+        reader.push(&mut state, text.as_bytes(), &mut emit).unwrap();
+        reader.finish(&mut state, &mut emit).unwrap();
+        let whole: Vec<_> = text.split_word_bounds().filter(|word| !word.trim().is_empty()).collect();
+        assert_eq!(found, whole);
+    }
+}
