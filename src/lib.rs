@@ -8,3 +8,4 @@ pub mod encode;
 pub mod model;
 pub mod rnn;
 pub mod score;
+pub mod train;
