@@ -4,7 +4,7 @@ use super::usage;
 use clap::ValueEnum;
 use std::path::Path;
 use strand::data::{DataError, Source};
-use strand::encode::{EncoderSpec, InputFormat};
+use strand::encode::EncoderSpec;
 use strand::model::Model;
 
 /// Formats of files to tag.
@@ -56,16 +56,6 @@ fn is_labelled(line: &[u8]) -> bool {
     };
     let is_tag = |label: &[u8]| !label.is_empty() && label.iter().all(|b| b.is_ascii_uppercase() || *b == b'-');
     !token.is_empty() && (is_tag(label) || label.starts_with(b"B-") || label.starts_with(b"I-"))
-}
-
-/// How this model takes the bytes of a stream as they are.
-pub fn raw_format(model: &Model) -> InputFormat {
-    match model.encoder().spec() {
-        EncoderSpec::Words(_) | EncoderSpec::Chars(_) => InputFormat::Text,
-        EncoderSpec::Dna(_) => InputFormat::Dna,
-        EncoderSpec::Events(_) => InputFormat::Tokens,
-        EncoderSpec::Vector(_) => InputFormat::Vector,
-    }
 }
 
 /// Refuses formats that this model cannot read, before anything is read.

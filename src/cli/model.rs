@@ -3,7 +3,6 @@
 use super::{load_model, print};
 use anyhow::Context;
 use clap::Subcommand;
-use safetensors::SafeTensors;
 use serde_json::json;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -32,46 +31,33 @@ enum Command {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let Command::Show { model: dir, json } = args.command;
     let model = load_model(&dir)?;
-    let size = Size::of(&dir)?;
-    print(&if json { as_json(&model, &size)? } else { as_text(&model, &size)? })
+    let bytes = directory_bytes(&dir)?;
+    print(&if json { as_json(&model, bytes)? } else { as_text(&model, bytes)? })
 }
 
-/// How large a model is.
-struct Size {
-    parameters: usize,
-    weight_bytes: u64,
-    directory_bytes: u64,
-}
-
-impl Size {
-    fn of(dir: &Path) -> anyhow::Result<Size> {
-        let path = dir.join("weights.safetensors");
-        let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let tensors = SafeTensors::deserialize(&bytes).with_context(|| path.display().to_string())?;
-        let parameters = tensors.iter().map(|(_, tensor)| tensor.shape().iter().product::<usize>()).sum();
-        let mut directory_bytes = 0;
-        for entry in std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
-            directory_bytes += entry?.metadata()?.len();
-        }
-        Ok(Size { parameters, weight_bytes: bytes.len() as u64, directory_bytes })
+/// Bytes of the files in a model directory.
+fn directory_bytes(dir: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        bytes += entry?.metadata()?.len();
     }
+    Ok(bytes)
 }
 
-fn as_json(model: &Model, size: &Size) -> anyhow::Result<String> {
+fn as_json(model: &Model, bytes: u64) -> anyhow::Result<String> {
     let mut object = match serde_json::to_value(model.spec())? {
         serde_json::Value::Object(object) => object,
         other => anyhow::bail!("the specification is no object: {other}"),
     };
     object.insert("fingerprint".to_string(), json!(model.fingerprint()));
-    object.insert("parameters".to_string(), json!(size.parameters));
-    object.insert("weight_bytes".to_string(), json!(size.weight_bytes));
-    object.insert("directory_bytes".to_string(), json!(size.directory_bytes));
+    object.insert("parameters".to_string(), json!(model.parameters()));
+    object.insert("directory_bytes".to_string(), json!(bytes));
     Ok(serde_json::to_string_pretty(&object)? + "\n")
 }
 
-fn as_text(model: &Model, size: &Size) -> anyhow::Result<String> {
+fn as_text(model: &Model, bytes: u64) -> anyhow::Result<String> {
     let (spec, mut out) = (model.spec(), String::new());
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let mib = bytes as f64 / f64::from(1 << 20);
     writeln!(out, "{}", spec.name)?;
     writeln!(out, "  task         {}", toml::Value::try_from(spec.task)?.as_str().unwrap_or_default())?;
     writeln!(out, "  labels       {}", spec.labels.join(" "))?;
@@ -79,7 +65,7 @@ fn as_text(model: &Model, size: &Size) -> anyhow::Result<String> {
         let classes: Vec<String> = classes.iter().map(|c| format!("{} → {}", c.class, c.label)).collect();
         writeln!(out, "  classes      {}", classes.join(", "))?;
     }
-    writeln!(out, "  size         {} parameters, {:.2} MiB", size.parameters, mib(size.directory_bytes))?;
+    writeln!(out, "  size         {} parameters, {:.2} MiB", model.parameters(), mib)?;
     writeln!(out, "  fingerprint  {}", model.fingerprint())?;
     writeln!(out, "\ninput of a step")?;
     let layout = model.encoder().layout();

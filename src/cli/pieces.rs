@@ -158,5 +158,5 @@ fn open(path: &Path, reading: &Reading, model: &Model) -> anyhow::Result<Box<dyn
         None => guess::by_content(&mut source, model)?,
     };
     guess::check(format, model)?;
-    Ok(readers::reader(source, format, reading.lines, guess::raw_format(model)))
+    Ok(readers::reader(source, format, reading.lines, model.encoder().format()))
 }
