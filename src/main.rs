@@ -1,1 +1,23 @@
-fn main() {}
+//! The `strand` program: reads the command line, runs the command, turns errors into words and exit codes.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let Err(error) = cli::run() else {
+        return ExitCode::SUCCESS;
+    };
+    if error.chain().any(|cause| cause.is::<cli::OutputClosed>()) {
+        // Whoever read our output has seen enough (`strand tag … | head`).
+        return ExitCode::SUCCESS;
+    }
+    let words: Vec<String> = error.chain().map(ToString::to_string).collect();
+    eprintln!("strand: {}", words.join(": "));
+    match error.chain().any(|cause| cause.is::<cli::Usage>()) {
+        true => ExitCode::from(2),
+        false => ExitCode::FAILURE,
+    }
+}

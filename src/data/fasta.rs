@@ -65,7 +65,7 @@ impl FastaReader {
     /// Returns early, with at least one base, when waiting for input would be needed for more.
     pub fn read(&mut self, bases: &mut Vec<u8>, max: usize) -> Result<usize, DataError> {
         let mut count = 0;
-        while count < max && (count == 0 || self.source.has_buffered()) {
+        while count < max && (count == 0 || !self.source.buffered().is_empty()) {
             let at_hand = self.source.available()?;
             let (mut taken, mut bad) = (0, None);
             for &byte in at_hand {
@@ -101,6 +101,16 @@ impl FastaReader {
             }
         }
         Ok(count)
+    }
+
+    /// Whether the sequence is known, without waiting for input, to have no more bases.
+    pub fn is_sequence_over(&self) -> bool {
+        self.at_line_start && self.source.buffered().first() == Some(&b'>')
+    }
+
+    /// Number of the line that is being read.
+    pub fn line(&self) -> u64 {
+        self.line
     }
 
     /// An error about the line that is being read.

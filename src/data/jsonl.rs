@@ -19,6 +19,8 @@ pub struct JsonRecord {
     pub dna: Option<String>,
     /// Numbers of one step, or an array of such arrays.
     pub vector: Option<serde_json::Value>,
+    /// What happens to the stream, such as `end`.
+    pub event: Option<String>,
 }
 
 /// Reads records one after the other.

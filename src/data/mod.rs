@@ -4,6 +4,7 @@
 //! in [`crate::score`].
 
 pub mod conll;
+pub mod detokenize;
 pub mod dna;
 pub mod fasta;
 pub mod intervals;
@@ -11,6 +12,7 @@ pub mod jsonl;
 pub mod source;
 
 pub use conll::{ConllReader, LabelMap, Sentence, read_sentences};
+pub use detokenize::detokenize;
 pub use dna::{DnaScheme, dna_labels};
 pub use fasta::{FastaReader, Sequence, read_sequences};
 pub use intervals::{Interval, Strand, read_intervals};

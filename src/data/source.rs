@@ -57,9 +57,9 @@ impl Source {
         self.reader.consume(bytes);
     }
 
-    /// Whether the next [`Source::available`] answers without reading.
-    pub fn has_buffered(&self) -> bool {
-        !self.reader.buffer().is_empty()
+    /// What has been read from the input but not consumed; never waits.
+    pub fn buffered(&self) -> &[u8] {
+        self.reader.buffer()
     }
 
     /// An error about a line of this input.
