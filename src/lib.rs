@@ -14,3 +14,4 @@ pub mod rnn;
 pub mod shutdown;
 pub mod state;
 pub mod transport;
+pub mod train;

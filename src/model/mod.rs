@@ -1,17 +1,43 @@
 //! A trained model: what is in its directory, loaded and checked, ready to label streams.
 //!
-//! [`Model`] is immutable and shared; [`session::Session`] is one stream's state; [`session::Stepper`] is one engine
-//! thread's scratch space, which steps many sessions together.
+//! [`Model`] is immutable and shared; [`Session`] is one stream's state; [`Stepper`] is one engine thread's scratch
+//! space, which steps many sessions together.
+//!
+//! ```no_run
+//! use std::{path::Path, sync::Arc};
+//! use strand::model::{Model, Output, Session, Stepper};
+//!
+//! let model = Arc::new(Model::load(Path::new("models/ner-en"))?);
+//! let mut stepper = Stepper::new(model.clone());
+//! let mut session = Session::new(&model);
+//! for piece in ["Ada Love", "lace was born in Lon", "don. "] {
+//!     let mut output = Output::default();
+//!     session.push(&model, model.encoder().format(), piece.as_bytes())?;
+//!     stepper.step(&mut [&mut session], std::slice::from_mut(&mut output));
+//!     for l in &output.labels {
+//!         println!("{}..{} {} {}", l.start, l.end, l.text, model.spec().labels[l.label]);
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+pub mod network;
+pub mod params;
 pub mod session;
 pub mod spans;
 pub mod spec;
+mod state;
+pub mod testing;
 
-pub use session::{Output, Session, StateError, StepLabel, Stepper};
+pub use session::{Output, Session, StepLabel, Stepper};
 pub use spans::{Span, SpanDecoder};
 pub use spec::{ModelError, ModelSpec, Scheme, Task};
+pub use state::StateError;
 
 use crate::encode::Encoder;
+use network::Network;
+use params::{NetShape, Params};
+use sha2::{Digest, Sha256};
 use std::path::Path;
 
 /// A model read from its directory. Immutable: share it with `Arc`.
@@ -19,14 +45,57 @@ use std::path::Path;
 pub struct Model {
     spec: ModelSpec,
     encoder: Encoder,
-    fingerprint: String,
+    network: Network,
+    /// The label that each class of the network counts for.
+    class_label: Vec<usize>,
+    fingerprint: [u8; 32],
+    fingerprint_hex: String,
+    parameters: usize,
 }
 
 impl Model {
     /// Reads `model.toml`, `weights.safetensors` and the vocabularies in `dir`, and checks that they fit together.
     pub fn load(dir: &Path) -> Result<Model, ModelError> {
-        let _ = dir;
-        unimplemented!("the engine's author writes this")
+        let spec = ModelSpec::load(dir)?;
+        let path = dir.join("model.toml");
+        let encoder = Encoder::load(&spec.encoder, dir)
+            .map_err(|e| ModelError::Invalid { path: path.clone(), detail: e.to_string() })?;
+        let classes = spec.classes.as_ref().map_or(spec.labels.len(), Vec::len);
+        let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, classes);
+        let params = Params::load(&shape, &dir.join("weights.safetensors"))?;
+        Model::new(spec, encoder, &params).map_err(|detail| ModelError::Invalid { path, detail })
+    }
+
+    /// A model from its parts.
+    pub fn new(spec: ModelSpec, encoder: Encoder, params: &Params<f32>) -> Result<Model, String> {
+        let class_label = spec.class_labels()?;
+        let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, class_label.len());
+        let mut hash = Sha256::new();
+        let decides = (&spec.scheme, &spec.labels, &spec.outside, &spec.classes, &spec.encoder, &spec.layers);
+        hash.update(serde_json::to_vec(&decides).map_err(|e| e.to_string())?);
+        encoder.fingerprint_into(&mut hash);
+        for at in 0..params.len() {
+            hash.update(params.name(at));
+            params.slice(at).iter().for_each(|x| hash.update(x.to_le_bytes()));
+        }
+        let fingerprint: [u8; 32] = hash.finalize().into();
+        Ok(Model {
+            network: Network::new(&shape, params),
+            class_label,
+            fingerprint_hex: fingerprint.iter().map(|b| format!("{b:02x}")).collect(),
+            fingerprint,
+            parameters: params.count(),
+            spec,
+            encoder,
+        })
+    }
+
+    /// Writes a model directory that [`Model::load`] reads (without the model card).
+    pub fn save(dir: &Path, spec: &ModelSpec, encoder: &Encoder, params: &Params<f32>) -> Result<(), ModelError> {
+        std::fs::create_dir_all(dir).map_err(|source| ModelError::Write { path: dir.to_path_buf(), source })?;
+        spec.save(dir)?;
+        encoder.save(dir).map_err(|e| ModelError::Invalid { path: dir.to_path_buf(), detail: e.to_string() })?;
+        params.save(&dir.join("weights.safetensors"))
     }
 
     pub fn spec(&self) -> &ModelSpec {
@@ -37,8 +106,13 @@ impl Model {
         &self.encoder
     }
 
+    /// Number of weights.
+    pub fn parameters(&self) -> usize {
+        self.parameters
+    }
+
     /// SHA-256 (hex) over everything that decides what labels come out; a saved state carries it.
     pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
+        &self.fingerprint_hex
     }
 }

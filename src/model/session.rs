@@ -1,15 +1,21 @@
 //! One stream's life: [`Session`] holds everything that is carried from record to record; [`Stepper`] runs the
-//! network over the waiting steps of many sessions at once.
+//! network over the waiting steps of many sessions at once. A session as bytes is in [`super::state`].
 
-use super::{Model, Span};
-use crate::encode::{InputError, InputFormat, ReaderState};
+use super::network::{Lane, Scratch};
+use super::{Model, Span, SpanDecoder};
+use crate::encode::{Features, InputError, InputFormat, ReaderState, Unit};
 use std::sync::Arc;
 
 /// Everything a stream carries: unfinished input, steps that wait for the network, h and c of every layer, the open
 /// span, positions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Session {
-    reader: ReaderState,
+    pub(super) reader: ReaderState,
+    pub(super) state: Box<[f32]>,
+    pub(super) spans: SpanDecoder,
+    pub(super) steps: u64,
+    units: Vec<Unit>,
+    features: Features,
 }
 
 /// The label of one step.
@@ -33,91 +39,140 @@ pub struct Output {
     pub unknown: usize,
 }
 
-/// Why a saved state could not be taken up.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StateError {
-    #[error("the state was made by another model (fingerprint {found}, this model has {expected})")]
-    OtherModel { found: String, expected: String },
-    #[error("the state is in format {found}; this build reads format {expected}")]
-    OtherFormat { found: u8, expected: u8 },
-    #[error("the state is damaged: {0}")]
-    Damaged(String),
-}
-
 impl Session {
     /// A stream that has seen nothing.
     pub fn new(model: &Model) -> Session {
-        let _ = model;
-        unimplemented!()
+        Session {
+            reader: ReaderState::default(),
+            state: vec![0.0; model.network.state_len()].into(),
+            spans: SpanDecoder::default(),
+            steps: 0,
+            units: Vec::new(),
+            features: Features::default(),
+        }
     }
 
     /// Takes a piece of the stream; whole units wait for [`Stepper::step`]. On an error the session is unchanged.
     pub fn push(&mut self, model: &Model, format: InputFormat, bytes: &[u8]) -> Result<(), InputError> {
-        let _ = (model, format, bytes);
-        unimplemented!()
+        model.encoder.push(&mut self.reader, format, bytes, &mut self.units, &mut self.features)
     }
 
-    /// Takes given tokens (from CoNLL files).
-    pub fn push_tokens(&mut self, model: &Model, tokens: &[String]) {
-        let _ = (model, tokens);
-        unimplemented!()
+    /// Takes tokens that are cut already (from CoNLL files).
+    pub fn push_tokens(&mut self, model: &Model, tokens: &[impl AsRef<str>]) {
+        model.encoder.push_tokens(&mut self.reader, tokens, &mut self.units, &mut self.features);
     }
 
     /// The unfinished unit (a word without its end) is complete as it stands; the stream goes on (`flush`) or ends.
     /// On an error (the pending bytes are no whole character, say) what was pending is dropped.
     pub fn finish_unit(&mut self, model: &Model) -> Result<(), InputError> {
-        let _ = model;
-        unimplemented!()
+        model.encoder.finish(&mut self.reader, &mut self.units, &mut self.features)
     }
 
     /// Steps that wait for the network.
     pub fn waiting(&self) -> usize {
-        unimplemented!()
+        self.features.steps
+    }
+
+    /// Steps labelled since the stream's start.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Position of the next unit since the stream's start, in characters, bases or steps.
+    pub fn position(&self) -> u64 {
+        self.reader.position
+    }
+
+    /// Bytes of an unfinished unit that wait for their end.
+    pub fn pending(&self) -> &[u8] {
+        &self.reader.pending
     }
 
     /// Sets h and c to zero and closes the open span (returned); positions go on. Call with nothing waiting.
     pub fn reset(&mut self) -> Option<Span> {
-        unimplemented!()
+        assert_eq!(self.waiting(), 0, "a session is reset between steps");
+        self.state.fill(0.0);
+        self.reader.context.clear();
+        self.spans.finish()
     }
 
     /// Closes the open span: the stream is over. Call with nothing waiting.
     pub fn end(&mut self) -> Option<Span> {
-        unimplemented!()
+        assert_eq!(self.waiting(), 0, "a session ends between steps");
+        self.spans.finish()
     }
 
     /// Bytes of memory this session holds, about.
     pub fn memory(&self) -> usize {
-        unimplemented!()
-    }
-
-    /// The state as bytes: version, model fingerprint, everything carried (f32 exact), checksum. Call with nothing
-    /// waiting.
-    pub fn encode(&self, model: &Model, out: &mut Vec<u8>) {
-        let _ = (model, out);
-        unimplemented!()
-    }
-
-    /// The inverse of [`Session::encode`].
-    pub fn decode(model: &Model, bytes: &[u8]) -> Result<Session, StateError> {
-        let _ = (model, bytes);
-        unimplemented!()
+        let waiting = self.units.capacity() * size_of::<Unit>()
+            + 4 * (self.features.ids.capacity() + self.features.dense.capacity() + self.features.chars.capacity());
+        size_of::<Session>()
+            + 4 * self.state.len()
+            + self.reader.pending.capacity()
+            + self.reader.context.capacity()
+            + waiting
     }
 }
 
 /// One engine thread: the model and the scratch space of its steps.
 pub struct Stepper {
     model: Arc<Model>,
+    scratch: Scratch,
+    probabilities: Vec<Vec<f32>>,
+    by_label: Vec<f32>,
 }
 
 impl Stepper {
     pub fn new(model: Arc<Model>) -> Stepper {
-        Stepper { model }
+        Stepper { model, scratch: Scratch::default(), probabilities: Vec::new(), by_label: Vec::new() }
     }
 
     /// Steps everything that waits in `sessions`, together; what became final is appended to `outputs[k]` for
     /// `sessions[k]`. Bit for bit the same however the sessions are batched and their input was cut.
     pub fn step(&mut self, sessions: &mut [&mut Session], outputs: &mut [Output]) {
-        let _ = (&self.model, sessions, outputs);
-        unimplemented!()
+        assert_eq!(sessions.len(), outputs.len(), "one output a session");
+        let model = &*self.model;
+        self.probabilities.resize_with(self.probabilities.len().max(sessions.len()), Vec::new);
+        let mut lanes: Vec<Lane<'_>> = Vec::with_capacity(sessions.len());
+        for (session, probabilities) in sessions.iter_mut().zip(&mut self.probabilities) {
+            probabilities.clear();
+            if session.features.steps > 0 {
+                let Session { features, state, .. } = &mut **session;
+                lanes.push(Lane { features, state, probabilities });
+            }
+        }
+        model.network.forward(&mut lanes, &mut self.scratch);
+        let classes = model.class_label.len();
+        let tables = model.encoder.layout().tables.len();
+        for ((session, output), probabilities) in sessions.iter_mut().zip(outputs).zip(&self.probabilities) {
+            for (k, (unit, p)) in session.units.drain(..).zip(probabilities.chunks_exact(classes)).enumerate() {
+                let (label, score) = best(p, &model.class_label, model.spec.labels.len(), &mut self.by_label);
+                let (scheme, outside) = (model.spec.scheme, model.spec.outside.as_deref());
+                let name = &model.spec.labels[label];
+                output.spans.extend(session.spans.push(scheme, outside, name, unit.start, unit.end));
+                output.unknown +=
+                    usize::from(model.encoder.is_unknown(&session.features.ids[k * tables..(k + 1) * tables]));
+                output.labels.push(StepLabel { start: unit.start, end: unit.end, text: unit.text, label, score });
+            }
+            session.steps += session.features.steps as u64;
+            session.units = Vec::new();
+            session.features = Features::default();
+        }
     }
+}
+
+/// The likeliest label (the first of equals) and its probability; classes of one label are added up.
+fn best(p: &[f32], class_label: &[usize], labels: usize, sums: &mut Vec<f32>) -> (usize, f32) {
+    sums.clear();
+    sums.resize(labels, 0.0);
+    for (&p, &label) in p.iter().zip(class_label) {
+        sums[label] += p;
+    }
+    let mut top = 0;
+    for label in 1..labels {
+        if sums[label] > sums[top] {
+            top = label;
+        }
+    }
+    (top, sums[top].min(1.0))
 }

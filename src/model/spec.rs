@@ -3,7 +3,7 @@
 use crate::encode::EncoderSpec;
 use crate::rnn::LayerSpec;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What the network is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,4 +67,53 @@ pub enum ModelError {
     Write { path: PathBuf, source: std::io::Error },
     #[error("{}: {detail}", path.display())]
     Invalid { path: PathBuf, detail: String },
+}
+
+impl ModelSpec {
+    /// Reads and checks `dir/model.toml`.
+    pub fn load(dir: &Path) -> Result<ModelSpec, ModelError> {
+        let path = dir.join("model.toml");
+        let text =
+            std::fs::read_to_string(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
+        let spec: ModelSpec =
+            toml::from_str(&text).map_err(|e| ModelError::Invalid { path: path.clone(), detail: e.to_string() })?;
+        spec.check().map_err(|detail| ModelError::Invalid { path, detail })?;
+        Ok(spec)
+    }
+
+    /// Writes `dir/model.toml`.
+    pub fn save(&self, dir: &Path) -> Result<(), ModelError> {
+        let path = dir.join("model.toml");
+        let text = toml::to_string_pretty(self)
+            .map_err(|e| ModelError::Invalid { path: path.clone(), detail: e.to_string() })?;
+        std::fs::write(&path, text).map_err(|source| ModelError::Write { path, source })
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.format != 1 {
+            return Err(format!("format = {}: this build reads format 1", self.format));
+        }
+        if self.labels.is_empty() || self.layers.is_empty() {
+            return Err("labels and layers must not be empty".into());
+        }
+        if let Some(layer) = self.layers.iter().position(|l| l.hidden == 0 || l.hidden > 1 << 16) {
+            return Err(format!("layer {layer}: hidden must be 1 to 65536"));
+        }
+        if let Some(outside) = &self.outside
+            && !self.labels.contains(outside)
+        {
+            return Err(format!("outside = {outside:?} is none of the labels"));
+        }
+        self.class_labels().map(|_| ())
+    }
+
+    /// For each class of the network's output the index of the label it counts for.
+    pub fn class_labels(&self) -> Result<Vec<usize>, String> {
+        let Some(classes) = &self.classes else { return Ok((0..self.labels.len()).collect()) };
+        let label = |c: &ClassSpec| {
+            let found = self.labels.iter().position(|l| *l == c.label);
+            found.ok_or_else(|| format!("class {} counts for {:?}, which is none of the labels", c.class, c.label))
+        };
+        classes.iter().map(label).collect()
+    }
 }

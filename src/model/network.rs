@@ -1,0 +1,250 @@
+//! The network at work: features of many streams in, class probabilities out.
+
+use super::params::{NetShape, Params};
+use crate::encode::Features;
+use crate::rnn::kernel::{self, Packed};
+use crate::rnn::layer::{Layer, LayerScratch, repeat};
+use std::collections::HashMap;
+
+/// Rows that go through the layers at once; longer input is cut in time, which changes no bit of the results.
+const MAX_ROWS: usize = 4096;
+
+/// Words whose character encoding is remembered, a thread.
+const MAX_CACHED_WORDS: usize = 16_384;
+
+/// A network ready to run. Immutable.
+#[derive(Debug)]
+pub struct Network {
+    shape: NetShape,
+    tables: Vec<Vec<f32>>,
+    char_embed: Vec<f32>,
+    char_layers: Vec<Layer>,
+    layers: Vec<Layer>,
+    head: Packed<f32>,
+    head_bias: Vec<f32>,
+}
+
+/// One stream's part of a call of [`Network::forward`].
+pub struct Lane<'a> {
+    pub features: &'a Features,
+    /// h (and c) of every layer, `[Network::state_len]`; goes from before the first step to after the last.
+    pub state: &'a mut [f32],
+    /// Class probabilities, `[steps, classes]`, appended.
+    pub probabilities: &'a mut Vec<f32>,
+}
+
+/// One thread's working space.
+#[derive(Default)]
+pub struct Scratch {
+    x: Vec<f32>,
+    y: Vec<f32>,
+    logits: Vec<f32>,
+    sizes: Vec<usize>,
+    states: Vec<f32>,
+    layer: LayerScratch,
+    words: WordCache,
+}
+
+impl Network {
+    pub fn new(shape: &NetShape, params: &Params<f32>) -> Network {
+        let chars = shape.chars.as_ref();
+        let char_layers = chars.map_or(Vec::new(), |c| {
+            (0..c.directions())
+                .map(|d| Layer::new(c.cell, Default::default(), c.dim, c.hidden, params.layer(shape.char_layer_at(d))))
+                .collect()
+        });
+        let layers = (shape.layers.iter().enumerate())
+            .map(|(k, l)| {
+                let weights = params.layer(shape.layer_at(k));
+                Layer::new(l.cell, l.nonlinearity, shape.layer_input(k), l.hidden, weights)
+            })
+            .collect();
+        let head = shape.head_at();
+        Network {
+            tables: (0..shape.tables.len()).map(|t| params.slice(shape.table_at(t)).to_vec()).collect(),
+            char_embed: chars.map_or(Vec::new(), |_| params.slice(shape.char_embed_at()).to_vec()),
+            char_layers,
+            layers,
+            head: Packed::new(params.slice(head), (1, shape.top()), shape.top(), shape.classes),
+            head_bias: params.slice(head + 1).to_vec(),
+            shape: shape.clone(),
+        }
+    }
+
+    pub fn shape(&self) -> &NetShape {
+        &self.shape
+    }
+
+    /// Numbers in one stream's state.
+    pub fn state_len(&self) -> usize {
+        self.layers.iter().map(|l| l.cell().state() * l.hidden()).sum()
+    }
+
+    /// Runs all steps of all lanes. What a lane gets is bit for bit the same whatever the other lanes are and however
+    /// its steps were cut into calls.
+    pub fn forward(&self, lanes: &mut [Lane<'_>], s: &mut Scratch) {
+        lanes.sort_by_key(|lane| std::cmp::Reverse(lane.features.steps));
+        let longest = lanes.first().map_or(0, |lane| lane.features.steps);
+        let mut from = 0;
+        while from < longest {
+            s.sizes.clear();
+            let (mut rows, mut step) = (0, from);
+            let mut active = lanes.len();
+            while step < longest {
+                while active > 0 && lanes[active - 1].features.steps <= step {
+                    active -= 1;
+                }
+                if rows > 0 && rows + active > MAX_ROWS {
+                    break;
+                }
+                s.sizes.push(active);
+                rows += active;
+                step += 1;
+            }
+            self.window(lanes, from, rows, s);
+            from = step;
+        }
+    }
+
+    /// Steps `from ..` of all lanes, as many as `s.sizes` says.
+    fn window(&self, lanes: &mut [Lane<'_>], from: usize, rows: usize, s: &mut Scratch) {
+        self.gather(lanes, from, rows, s);
+        let streams = s.sizes[0];
+        let mut at = 0;
+        for layer in &self.layers {
+            let (hidden, parts) = (layer.hidden(), layer.cell().state());
+            s.states.clear();
+            for part in 0..parts {
+                for lane in &lanes[..streams] {
+                    s.states.extend_from_slice(&lane.state[at + part * hidden..at + (part + 1) * hidden]);
+                }
+            }
+            let (h, c) = s.states.split_at_mut(streams * hidden);
+            layer.forward(&s.x, &s.sizes, h, c, &mut s.y, &mut s.layer);
+            std::mem::swap(&mut s.x, &mut s.y);
+            for part in 0..parts {
+                for (k, lane) in lanes[..streams].iter_mut().enumerate() {
+                    let row = (part * streams + k) * hidden;
+                    lane.state[at + part * hidden..at + (part + 1) * hidden]
+                        .copy_from_slice(&s.states[row..row + hidden]);
+                }
+            }
+            at += parts * hidden;
+        }
+        let (kernels, classes) = (kernel::active(), self.shape.classes);
+        repeat(&mut s.logits, &self.head_bias, rows);
+        kernel::gemm(kernels, rows, &s.x, (self.shape.top(), 1), &self.head, &mut s.logits, classes);
+        (kernels.softmax_rows)(classes, &mut s.logits);
+        let mut row = s.logits.chunks_exact(classes);
+        for &m in &s.sizes {
+            for lane in &mut lanes[..m] {
+                lane.probabilities.extend_from_slice(row.next().unwrap_or_default());
+            }
+        }
+    }
+
+    /// Fills `s.x` `[rows, input]` with the input of the window's steps.
+    fn gather(&self, lanes: &[Lane<'_>], from: usize, rows: usize, s: &mut Scratch) {
+        let (tables, dense) = (self.tables.len(), self.shape.dense);
+        s.words.encode_new(self, lanes, from, &s.sizes, &mut s.layer);
+        s.x.clear();
+        s.x.reserve(rows * self.shape.input());
+        for (t, &m) in s.sizes.iter().enumerate() {
+            for lane in &lanes[..m] {
+                let (f, step) = (lane.features, from + t);
+                for (k, table) in self.tables.iter().enumerate() {
+                    let (id, dim) = (f.ids[step * tables + k] as usize, self.shape.tables[k].dim);
+                    s.x.extend_from_slice(&table[id * dim..(id + 1) * dim]);
+                }
+                if self.shape.chars.is_some() {
+                    s.words.append(word(f, step), &mut s.x);
+                }
+                s.x.extend_from_slice(&f.dense[step * dense..(step + 1) * dense]);
+            }
+        }
+    }
+}
+
+/// The characters of one step's word.
+fn word(f: &Features, step: usize) -> &[u32] {
+    let start = if step == 0 { 0 } else { f.char_ends[step - 1] as usize };
+    &f.chars[start..f.char_ends[step] as usize]
+}
+
+/// Character encodings of words seen lately. A word's encoding does not depend on where it stands, so remembering it
+/// changes nothing but the time.
+#[derive(Default)]
+struct WordCache {
+    known: HashMap<Box<[u32]>, u32>,
+    vectors: Vec<f32>,
+    width: usize,
+    // Working space.
+    x: Vec<f32>,
+    y: Vec<f32>,
+    h: Vec<f32>,
+    c: Vec<f32>,
+    sizes: Vec<usize>,
+}
+
+impl WordCache {
+    /// Encodes the words of a window that are not known yet, all together.
+    fn encode_new(
+        &mut self,
+        net: &Network,
+        lanes: &[Lane<'_>],
+        from: usize,
+        window: &[usize],
+        layer_scratch: &mut LayerScratch,
+    ) {
+        let Some(shape) = &net.shape.chars else { return };
+        self.width = shape.directions() * shape.hidden;
+        if self.known.len() > MAX_CACHED_WORDS {
+            self.known.clear();
+            self.vectors.clear();
+        }
+        let mut new: Vec<&[u32]> = Vec::new();
+        for (t, &m) in window.iter().enumerate() {
+            for lane in &lanes[..m] {
+                let word = word(lane.features, from + t);
+                if !self.known.contains_key(word) {
+                    new.push(word);
+                }
+            }
+        }
+        new.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
+        new.dedup();
+        if new.is_empty() {
+            return;
+        }
+        let (first, hidden) = (self.known.len(), shape.hidden);
+        self.vectors.resize((first + new.len()) * self.width, 0.0);
+        self.sizes.clear();
+        self.sizes.extend((0..new[0].len()).map(|t| new.partition_point(|w| w.len() > t)));
+        for (direction, layer) in net.char_layers.iter().enumerate() {
+            self.x.clear();
+            for (t, &m) in self.sizes.iter().enumerate() {
+                for word in &new[..m] {
+                    let id = word[if direction == 0 { t } else { word.len() - 1 - t }] as usize;
+                    self.x.extend_from_slice(&net.char_embed[id * shape.dim..(id + 1) * shape.dim]);
+                }
+            }
+            for state in [&mut self.h, &mut self.c] {
+                state.clear();
+                state.resize(new.len() * hidden, 0.0);
+            }
+            layer.forward(&self.x, &self.sizes, &mut self.h, &mut self.c, &mut self.y, layer_scratch);
+            for (k, h) in self.h.chunks_exact(hidden).enumerate() {
+                let at = (first + k) * self.width + direction * hidden;
+                self.vectors[at..at + hidden].copy_from_slice(h);
+            }
+        }
+        for (k, word) in new.iter().enumerate() {
+            self.known.insert((*word).into(), (first + k) as u32);
+        }
+    }
+
+    fn append(&self, word: &[u32], x: &mut Vec<f32>) {
+        let k = self.known[word] as usize;
+        x.extend_from_slice(&self.vectors[k * self.width..(k + 1) * self.width]);
+    }
+}

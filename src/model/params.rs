@@ -1,0 +1,262 @@
+//! The parameters of a network: names, shapes, first values, and their file `weights.safetensors`.
+
+use super::spec::ModelError;
+use crate::encode::{EncoderSpec, Layout, TableShape};
+use crate::rnn::real::Real;
+use crate::rnn::{Cell, LayerSpec};
+use ndarray::ArrayD;
+use rand::{Rng, RngExt};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::path::Path;
+
+/// The shape of a whole network: input tables, character encoder, recurrent layers, head.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetShape {
+    pub tables: Vec<TableShape>,
+    pub chars: Option<CharNetShape>,
+    pub dense: usize,
+    pub layers: Vec<LayerSpec>,
+    pub classes: usize,
+}
+
+/// The recurrent character encoder: the last h over a word's characters, forwards and (if asked) backwards.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CharNetShape {
+    pub rows: usize,
+    pub dim: usize,
+    pub hidden: usize,
+    pub cell: Cell,
+    pub bidirectional: bool,
+}
+
+impl CharNetShape {
+    pub fn directions(&self) -> usize {
+        1 + usize::from(self.bidirectional)
+    }
+}
+
+/// How a tensor's first values are drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Init {
+    /// Normal, mean 0, this standard deviation.
+    Normal(f64),
+    /// Uniform in ±bound, as PyTorch's recurrent and linear layers.
+    Uniform(f64),
+}
+
+/// The four tensors of one recurrent layer, as positions in [`Params`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerAt(pub usize);
+
+impl NetShape {
+    pub fn new(encoder: &EncoderSpec, layout: &Layout, layers: &[LayerSpec], classes: usize) -> NetShape {
+        let chars = match (encoder, layout.chars) {
+            (EncoderSpec::Words(w), Some(rows)) => Some(CharNetShape {
+                rows,
+                dim: w.char_dim,
+                hidden: w.char_hidden,
+                cell: w.char_cell,
+                bidirectional: w.char_bidirectional,
+            }),
+            _ => None,
+        };
+        NetShape { tables: layout.tables.clone(), chars, dense: layout.dense, layers: layers.to_vec(), classes }
+    }
+
+    /// Width of the first layer's input: tables ++ character encoder ++ dense columns.
+    pub fn input(&self) -> usize {
+        let chars = self.chars.as_ref().map_or(0, |c| c.directions() * c.hidden);
+        self.tables.iter().map(|t| t.dim).sum::<usize>() + chars + self.dense
+    }
+
+    /// Input width of layer `k`.
+    pub fn layer_input(&self, k: usize) -> usize {
+        if k == 0 { self.input() } else { self.layers[k - 1].hidden }
+    }
+
+    /// Width of what the head reads.
+    pub fn top(&self) -> usize {
+        self.layers.last().map_or(self.input(), |l| l.hidden)
+    }
+
+    pub fn table_at(&self, table: usize) -> usize {
+        table
+    }
+
+    pub fn char_embed_at(&self) -> usize {
+        self.tables.len()
+    }
+
+    pub fn char_layer_at(&self, direction: usize) -> LayerAt {
+        LayerAt(self.tables.len() + 1 + 4 * direction)
+    }
+
+    pub fn layer_at(&self, k: usize) -> LayerAt {
+        let chars = self.chars.as_ref().map_or(0, |c| 1 + 4 * c.directions());
+        LayerAt(self.tables.len() + chars + 4 * k)
+    }
+
+    /// The head's weight; its bias follows.
+    pub fn head_at(&self) -> usize {
+        self.layer_at(self.layers.len()).0
+    }
+
+    /// Names, shapes and first values of all tensors, in the order of the `*_at` positions.
+    fn tensors(&self) -> Vec<(String, Vec<usize>, Init)> {
+        let mut all = Vec::new();
+        for t in &self.tables {
+            all.push((format!("tables.{}.weight", t.name), vec![t.rows, t.dim], Init::Normal(0.1)));
+        }
+        let recurrent = |all: &mut Vec<_>, prefix: &str, k: usize, cell: Cell, input: usize, hidden: usize| {
+            let (gates, init) = (cell.gates() * hidden, Init::Uniform(1.0 / (hidden as f64).sqrt()));
+            all.push((format!("{prefix}.weight_ih_l{k}"), vec![gates, input], init));
+            all.push((format!("{prefix}.weight_hh_l{k}"), vec![gates, hidden], init));
+            all.push((format!("{prefix}.bias_ih_l{k}"), vec![gates], init));
+            all.push((format!("{prefix}.bias_hh_l{k}"), vec![gates], init));
+        };
+        if let Some(c) = &self.chars {
+            all.push(("chars.embed.weight".into(), vec![c.rows, c.dim], Init::Normal(0.1)));
+            for direction in ["chars.fwd", "chars.bwd"].iter().take(c.directions()) {
+                recurrent(&mut all, direction, 0, c.cell, c.dim, c.hidden);
+            }
+        }
+        for (k, layer) in self.layers.iter().enumerate() {
+            recurrent(&mut all, "rnn", k, layer.cell, self.layer_input(k), layer.hidden);
+        }
+        let bound = Init::Uniform(1.0 / (self.top() as f64).sqrt());
+        all.push(("head.weight".into(), vec![self.classes, self.top()], bound));
+        all.push(("head.bias".into(), vec![self.classes], bound));
+        all
+    }
+}
+
+/// All parameters of a network, in the order of [`NetShape`]'s positions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Params<T> {
+    names: Vec<String>,
+    values: Vec<ArrayD<T>>,
+}
+
+impl<T: Real> Params<T> {
+    /// First values: tables from N(0, 0.1²), all else uniform in ±1/√hidden as PyTorch's layers.
+    pub fn random(shape: &NetShape, rng: &mut impl Rng) -> Params<T> {
+        let (mut names, mut values) = (Vec::new(), Vec::new());
+        for (name, dims, init) in shape.tensors() {
+            let mut draw = || match init {
+                Init::Uniform(bound) => rng.random_range(-bound..bound),
+                Init::Normal(deviation) => {
+                    // Box and Muller 1958.
+                    let (u, v): (f64, f64) = (rng.random_range(f64::MIN_POSITIVE..1.0), rng.random());
+                    deviation * (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+                }
+            };
+            names.push(name);
+            values.push(ArrayD::from_shape_simple_fn(dims, || T::of(draw())));
+        }
+        Params { names, values }
+    }
+
+    /// The same names and shapes, all zero.
+    pub fn zeros_like(&self) -> Params<T> {
+        let values = self.values.iter().map(|v| ArrayD::zeros(v.raw_dim())).collect();
+        Params { names: self.names.clone(), values }
+    }
+
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    pub fn name(&self, at: usize) -> &str {
+        &self.names[at]
+    }
+
+    pub fn dims(&self, at: usize) -> &[usize] {
+        self.values[at].shape()
+    }
+
+    /// Numbers in all tensors.
+    pub fn count(&self) -> usize {
+        self.values.iter().map(|v| v.len()).sum()
+    }
+
+    pub fn slice(&self, at: usize) -> &[T] {
+        self.values[at].as_slice().expect("parameters are made in standard layout")
+    }
+
+    pub fn slice_mut(&mut self, at: usize) -> &mut [T] {
+        self.values[at].as_slice_mut().expect("parameters are made in standard layout")
+    }
+
+    /// All tensors' numbers, in order.
+    pub fn slices_mut(&mut self) -> impl Iterator<Item = &mut [T]> {
+        self.values.iter_mut().map(|v| v.as_slice_mut().expect("parameters are made in standard layout"))
+    }
+
+    /// The four tensors of a recurrent layer.
+    pub fn layer(&self, at: LayerAt) -> crate::rnn::layer::LayerWeights<'_, T> {
+        let s = |k| self.slice(at.0 + k);
+        crate::rnn::layer::LayerWeights { w_ih: s(0), w_hh: s(1), b_ih: s(2), b_hh: s(3) }
+    }
+
+    /// The four tensors of a recurrent layer, to be added to.
+    pub fn layer_mut(&mut self, at: LayerAt) -> crate::rnn::bptt::LayerGrads<'_, T> {
+        let mut four = self.values[at.0..at.0 + 4]
+            .iter_mut()
+            .map(|v| v.as_slice_mut().expect("parameters are made in standard layout"));
+        let mut next = || four.next().expect("four tensors a layer");
+        crate::rnn::bptt::LayerGrads { w_ih: next(), w_hh: next(), b_ih: next(), b_hh: next() }
+    }
+}
+
+impl Params<f32> {
+    /// The bytes of a `weights.safetensors`.
+    pub fn to_safetensors(&self) -> Vec<u8> {
+        let bytes: Vec<Vec<u8>> =
+            (0..self.len()).map(|k| self.slice(k).iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+        let views = (0..self.len()).map(|k| {
+            let view = TensorView::new(Dtype::F32, self.dims(k).to_vec(), &bytes[k]);
+            (self.name(k), view.expect("the data has the size of its shape"))
+        });
+        safetensors::serialize(views, None).expect("tensors of known sizes serialise")
+    }
+
+    pub fn save(&self, path: &Path) -> Result<(), ModelError> {
+        std::fs::write(path, self.to_safetensors())
+            .map_err(|source| ModelError::Write { path: path.to_path_buf(), source })
+    }
+
+    /// Reads the tensors that `shape` asks for; each must be there, as f32, in its shape, and finite; no others may be.
+    pub fn load(shape: &NetShape, path: &Path) -> Result<Params<f32>, ModelError> {
+        let invalid = |detail: String| ModelError::Invalid { path: path.to_path_buf(), detail };
+        let bytes = std::fs::read(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
+        let file = SafeTensors::deserialize(&bytes).map_err(|e| invalid(format!("not a safetensors file: {e}")))?;
+        let (mut names, mut values) = (Vec::new(), Vec::new());
+        for (name, dims, _) in shape.tensors() {
+            let tensor = file.tensor(&name).map_err(|_| {
+                invalid(format!("tensor {name} is missing; model.toml describes a network that has it"))
+            })?;
+            if tensor.dtype() != Dtype::F32 || tensor.shape() != dims {
+                return Err(invalid(format!(
+                    "tensor {name} is {:?} {:?}; model.toml and the vocabularies ask for F32 {dims:?}",
+                    tensor.dtype(),
+                    tensor.shape()
+                )));
+            }
+            let numbers: Vec<f32> =
+                tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            if let Some(at) = numbers.iter().position(|x| !x.is_finite()) {
+                return Err(invalid(format!("tensor {name}: number {at} is not finite")));
+            }
+            values.push(ArrayD::from_shape_vec(dims, numbers).map_err(|e| invalid(format!("tensor {name}: {e}")))?);
+            names.push(name);
+        }
+        if let Some(extra) = file.names().iter().find(|n| !names.iter().any(|m| m == **n)) {
+            return Err(invalid(format!("tensor {extra} belongs to no part of the network in model.toml")));
+        }
+        Ok(Params { names, values })
+    }
+}

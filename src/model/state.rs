@@ -1,0 +1,120 @@
+//! A session's state as bytes.
+//!
+//! ```text
+//! version u8 = 1 | model fingerprint 32 | steps u64 | open span: 0, or 1 start u64 end u64 length u32 label
+//! | reader state (encode::ReaderState) | numbers u32, f32 each | crc32 u32 of all before
+//! ```
+//! Little-endian. f32 are kept bit for bit.
+
+use super::{Model, Session, Span, SpanDecoder};
+use crate::encode::ReaderState;
+
+const VERSION: u8 = 1;
+
+/// Why a saved state could not be taken up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    #[error("the state was made by another model (fingerprint {found}, this model has {expected})")]
+    OtherModel { found: String, expected: String },
+    #[error("the state is in format {found}; this build reads format {expected}")]
+    OtherFormat { found: u8, expected: u8 },
+    #[error("the state is damaged: {0}")]
+    Damaged(String),
+}
+
+/// Reads little-endian fields one after the other.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, n: usize) -> Result<&'a [u8], StateError> {
+        let (head, rest) = self
+            .0
+            .split_at_checked(n)
+            .ok_or_else(|| StateError::Damaged(format!("it ends where {n} more bytes are expected")))?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], StateError> {
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(self.take(N)?);
+        Ok(bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, StateError> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, StateError> {
+        self.array().map(u64::from_le_bytes)
+    }
+}
+
+impl Session {
+    /// The state as bytes: version, model fingerprint, everything carried (f32 exact), checksum. Call with nothing
+    /// waiting.
+    pub fn encode(&self, model: &Model, out: &mut Vec<u8>) {
+        assert_eq!(self.waiting(), 0, "a session is saved between steps");
+        let from = out.len();
+        out.push(VERSION);
+        out.extend_from_slice(&model.fingerprint);
+        out.extend_from_slice(&self.steps.to_le_bytes());
+        match &self.spans.open {
+            None => out.push(0),
+            Some(span) => {
+                out.push(1);
+                out.extend_from_slice(&span.start.to_le_bytes());
+                out.extend_from_slice(&span.end.to_le_bytes());
+                out.extend_from_slice(&(span.label.len() as u32).to_le_bytes());
+                out.extend_from_slice(span.label.as_bytes());
+            }
+        }
+        self.reader.encode(out);
+        out.extend_from_slice(&(self.state.len() as u32).to_le_bytes());
+        self.state.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes()));
+        let sum = crc32fast::hash(&out[from..]);
+        out.extend_from_slice(&sum.to_le_bytes());
+    }
+
+    /// The inverse of [`Session::encode`].
+    pub fn decode(model: &Model, bytes: &[u8]) -> Result<Session, StateError> {
+        let damaged = |what: &str| StateError::Damaged(what.to_string());
+        let (body, sum) = bytes.split_last_chunk::<4>().ok_or_else(|| damaged("it is empty"))?;
+        let mut fields = Fields(body);
+        let [version] = fields.array()?;
+        if version != VERSION {
+            return Err(StateError::OtherFormat { found: version, expected: VERSION });
+        }
+        if crc32fast::hash(body) != u32::from_le_bytes(*sum) {
+            return Err(damaged("its checksum does not fit"));
+        }
+        let fingerprint = fields.take(32)?;
+        if fingerprint != model.fingerprint {
+            let found = fingerprint.iter().map(|b| format!("{b:02x}")).collect();
+            return Err(StateError::OtherModel { found, expected: model.fingerprint().to_string() });
+        }
+        let steps = fields.u64()?;
+        let open = match fields.array()? {
+            [0u8] => None,
+            _ => {
+                let (start, end, len) = (fields.u64()?, fields.u64()?, fields.u32()?);
+                let label = std::str::from_utf8(fields.take(len as usize)?).map_err(|_| damaged("its open span"))?;
+                Some(Span { start, end, label: label.to_string() })
+            }
+        };
+        let (reader, used) = ReaderState::decode(fields.0).map_err(StateError::Damaged)?;
+        fields.take(used)?;
+        let count = fields.u32()? as usize;
+        let mut session = Session::new(model);
+        if count != session.state.len() || fields.0.len() != 4 * count {
+            return Err(damaged("its length does not fit the model"));
+        }
+        for (x, b) in session.state.iter_mut().zip(fields.0.chunks_exact(4)) {
+            *x = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        }
+        session.reader = reader;
+        session.spans = SpanDecoder { open };
+        session.steps = steps;
+        Ok(session)
+    }
+}

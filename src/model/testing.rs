@@ -1,0 +1,71 @@
+//! Small models with random weights, for tests and examples: they label nonsense, but exactly as a trained one would.
+
+use super::params::{NetShape, Params};
+use super::{Model, ModelError, ModelSpec, Scheme, Task};
+use crate::encode::{DnaSpec, Encoder, EncoderSpec, WordSpec};
+use crate::rnn::{Cell, LayerSpec};
+use rand::SeedableRng;
+use std::path::Path;
+
+/// Layers of these cells, `hidden` wide.
+pub fn layers(cells: &[Cell], hidden: usize) -> Vec<LayerSpec> {
+    cells.iter().map(|&cell| LayerSpec { cell, hidden, nonlinearity: Default::default() }).collect()
+}
+
+/// A model specification that tags words with PER, ORG, LOC.
+pub fn words_spec(name: &str, layers: Vec<LayerSpec>) -> ModelSpec {
+    let encoder = EncoderSpec::Words(WordSpec {
+        word_dim: 8,
+        min_count: 1,
+        shape_dim: 4,
+        char_dim: 6,
+        char_hidden: 8,
+        ..WordSpec::default()
+    });
+    let labels = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"].map(String::from).to_vec();
+    ModelSpec {
+        format: 1,
+        name: name.into(),
+        task: Task::Tag,
+        scheme: Scheme::Bio,
+        labels,
+        outside: Some("O".into()),
+        classes: None,
+        encoder,
+        layers,
+        training: None,
+    }
+}
+
+/// A model specification that labels bases.
+pub fn dna_spec(name: &str, layers: Vec<LayerSpec>) -> ModelSpec {
+    ModelSpec {
+        scheme: Scheme::Runs,
+        labels: ["none", "forward", "reverse"].map(String::from).to_vec(),
+        outside: Some("none".into()),
+        encoder: EncoderSpec::Dna(DnaSpec { kmers: vec![3], kmer_dims: vec![5] }),
+        ..words_spec(name, layers)
+    }
+}
+
+/// Writes a model of this specification into `dir`, its vocabulary from `text`, its weights random by `seed` (drawn
+/// wide, so that labels vary).
+pub fn random_model(dir: &Path, spec: &ModelSpec, text: &str, seed: u64) -> Result<(), ModelError> {
+    let encoder = Encoder::learn(&spec.encoder, &mut text.split_whitespace(), Path::new("."))
+        .map_err(|e| ModelError::Invalid { path: dir.to_path_buf(), detail: e.to_string() })?;
+    let classes = spec.class_labels().map_or(spec.labels.len(), |c| c.len());
+    let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, classes);
+    let mut params = Params::random(&shape, &mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
+    params.slices_mut().flatten().for_each(|x| *x *= 4.0);
+    Model::save(dir, spec, &encoder, &params)
+}
+
+/// Some text with names in it, for [`random_model`] and as input.
+pub const TEXT: &str = "Ada Lovelace met Charles Babbage in London in June 1833 . The Analytical Engine was never \
+    built , but her notes on it, printed by Taylor's Scientific Memoirs, outlived both . In Turin , Menabrea wrote \
+    the first account ; Wheatstone asked her to translate it . She lived at St James's Square and Ockham Park . ";
+
+/// The smallest useful word tagger: one LSTM of 8.
+pub fn tiny_model(dir: &Path) -> Result<(), ModelError> {
+    random_model(dir, &words_spec("tiny", layers(&[Cell::Lstm], 8)), TEXT, 7)
+}

@@ -1,0 +1,219 @@
+//! Plain Rust kernels for any processor and both number types; the vector kernels are checked against them.
+
+use super::{AdamStep, PANEL, Packed, Real, WIDE};
+
+/// e^x by x = n ln 2 + r, |r| <= ln 2 / 2, and the Taylor series of e^r to r^7 (error below 1e-8 relative); clamped to
+/// the range of f32. Only IEEE additions, multiplications and fused multiply-adds: vector code gives the same bits.
+#[inline(always)]
+pub fn exp_f32(x: f32) -> f32 {
+    // 1.5 * 2^23: adding it rounds to an integer that then stands in the low bits of the mantissa.
+    const ROUND: f32 = 12_582_912.0;
+    const LN2_HI: f32 = 0.693_145_75;
+    const LN2_LO: f32 = 1.428_606_8e-6;
+    let x = x.clamp(-87.0, 88.0);
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = n.mul_add(-LN2_LO, n.mul_add(-LN2_HI, x));
+    let mut p = 1.0f32 / 5040.0;
+    for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0f32] {
+        p = p.mul_add(r, c);
+    }
+    p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
+}
+
+/// 1 / (1 + e^-x)
+#[inline(always)]
+pub fn sigmoid<T: Real>(x: T) -> T {
+    T::one() / (T::one() + (-x).exp_())
+}
+
+/// (1 - e^-2|x|) / (1 + e^-2|x|), with the sign of x
+#[inline(always)]
+pub fn tanh<T: Real>(x: T) -> T {
+    let e = (-(x.abs() + x.abs())).exp_();
+    let t = (T::one() - e) / (T::one() + e);
+    if x < T::zero() { -t } else { t }
+}
+
+/// The LSTM's elementwise part (PyTorch `torch.nn.LSTM`): row by row `gates` `[rows, 4·hidden]` holds the sums for
+/// i, f, g, o and is replaced by their values; `c` `[rows, hidden]` goes from c_{t-1} to c_t; `h` becomes h_t:
+/// c = σ(f) c + σ(i) tanh(g), h = σ(o) tanh(c).
+#[inline(always)]
+pub fn lstm_rows<T: Real>(hidden: usize, gates: &mut [T], c: &mut [T], h: &mut [T]) {
+    for ((gates, c), h) in
+        gates.chunks_exact_mut(4 * hidden).zip(c.chunks_exact_mut(hidden)).zip(h.chunks_exact_mut(hidden))
+    {
+        let (i, rest) = gates.split_at_mut(hidden);
+        let (f, rest) = rest.split_at_mut(hidden);
+        let (g, o) = rest.split_at_mut(hidden);
+        for k in 0..hidden {
+            i[k] = sigmoid(i[k]);
+            f[k] = sigmoid(f[k]);
+            g[k] = tanh(g[k]);
+            o[k] = sigmoid(o[k]);
+            c[k] = f[k].mul_add(c[k], i[k] * g[k]);
+            h[k] = o[k] * tanh(c[k]);
+        }
+    }
+}
+
+/// The GRU's elementwise part (PyTorch `torch.nn.GRU`): `gates` `[rows, 3·hidden]` holds the whole sums for r and z
+/// and the input's part of n (W_in x + b_in), `hn` `[rows, hidden]` is W_hn h + b_hn; gates become r, z, n and `h` goes
+/// from h_{t-1} to h_t: n = tanh(x_n + σ(r) hn), h = (1 - z) n + z h.
+#[inline(always)]
+pub fn gru_rows<T: Real>(hidden: usize, gates: &mut [T], hn: &[T], h: &mut [T]) {
+    for ((gates, hn), h) in
+        gates.chunks_exact_mut(3 * hidden).zip(hn.chunks_exact(hidden)).zip(h.chunks_exact_mut(hidden))
+    {
+        let (r, rest) = gates.split_at_mut(hidden);
+        let (z, n) = rest.split_at_mut(hidden);
+        for k in 0..hidden {
+            r[k] = sigmoid(r[k]);
+            z[k] = sigmoid(z[k]);
+            n[k] = tanh(r[k].mul_add(hn[k], n[k]));
+            h[k] = z[k].mul_add(h[k] - n[k], n[k]);
+        }
+    }
+}
+
+/// What one step's elementwise part passes back, LSTM: from `dh` `[rows, hidden]` (gradient at h_t) and `dc` (at c_t,
+/// from the step after) to `dgates` `[rows, 4·hidden]` (at the sums); `dc` becomes the gradient at c_{t-1}.
+#[inline(always)]
+pub fn lstm_back<T: Real>(hidden: usize, gates: &[T], c: &[T], c_prev: &[T], dh: &[T], dc: &mut [T], dgates: &mut [T]) {
+    let one = T::one();
+    for (row, (gates, dgates)) in gates.chunks_exact(4 * hidden).zip(dgates.chunks_exact_mut(4 * hidden)).enumerate() {
+        let at = row * hidden..(row + 1) * hidden;
+        let (c, c_prev, dh, dc) = (&c[at.clone()], &c_prev[at.clone()], &dh[at.clone()], &mut dc[at]);
+        let (i, rest) = gates.split_at(hidden);
+        let (f, rest) = rest.split_at(hidden);
+        let (g, o) = rest.split_at(hidden);
+        let (di, rest) = dgates.split_at_mut(hidden);
+        let (df, rest) = rest.split_at_mut(hidden);
+        let (dg, d_o) = rest.split_at_mut(hidden);
+        for k in 0..hidden {
+            let tc = tanh(c[k]);
+            d_o[k] = dh[k] * tc * o[k] * (one - o[k]);
+            let d = dc[k] + dh[k] * o[k] * (one - tc * tc);
+            di[k] = d * g[k] * i[k] * (one - i[k]);
+            df[k] = d * c_prev[k] * f[k] * (one - f[k]);
+            dg[k] = d * i[k] * (one - g[k] * g[k]);
+            dc[k] = d * f[k];
+        }
+    }
+}
+
+/// What one step's elementwise part passes back, GRU: from `dh` (at h_t) to `dx` (at the input's sums) and `dg` (at
+/// the hidden state's sums), both `[rows, 3·hidden]`; `dh` becomes the direct part of the gradient at h_{t-1}.
+#[inline(always)]
+pub fn gru_back<T: Real>(hidden: usize, gates: &[T], hn: &[T], h_prev: &[T], dh: &mut [T], dx: &mut [T], dg: &mut [T]) {
+    let one = T::one();
+    for (row, gates) in gates.chunks_exact(3 * hidden).enumerate() {
+        let at = row * hidden..(row + 1) * hidden;
+        let (hn, h_prev, dh) = (&hn[at.clone()], &h_prev[at.clone()], &mut dh[at]);
+        let (r, rest) = gates.split_at(hidden);
+        let (z, n) = rest.split_at(hidden);
+        let (dx, dg) = (&mut dx[row * 3 * hidden..][..3 * hidden], &mut dg[row * 3 * hidden..][..3 * hidden]);
+        for k in 0..hidden {
+            let dn = dh[k] * (one - z[k]) * (one - n[k] * n[k]);
+            let dz = dh[k] * (h_prev[k] - n[k]) * z[k] * (one - z[k]);
+            let dr = dn * hn[k] * r[k] * (one - r[k]);
+            (dx[k], dx[hidden + k], dx[2 * hidden + k]) = (dr, dz, dn);
+            (dg[k], dg[hidden + k], dg[2 * hidden + k]) = (dr, dz, dn * r[k]);
+            dh[k] = dh[k] * z[k];
+        }
+    }
+}
+
+/// Softmax of every row of `width` logits, in place.
+#[inline(always)]
+pub fn softmax_rows<T: Real>(width: usize, x: &mut [T]) {
+    for row in x.chunks_exact_mut(width) {
+        let top = row.iter().fold(T::neg_infinity(), |a, &b| if b > a { b } else { a });
+        for x in row.iter_mut() {
+            *x = (*x - top).exp_();
+        }
+        let sum = row.iter().fold(T::zero(), |a, &b| a + b);
+        for x in row.iter_mut() {
+            *x /= sum;
+        }
+    }
+}
+
+/// tanh of every element, in place.
+#[inline(always)]
+pub fn tanh_all<T: Real>(x: &mut [T]) {
+    for x in x {
+        *x = tanh(*x);
+    }
+}
+
+/// Adam (Kingma and Ba 2015) and AdamW (Loshchilov and Hutter 2019) as `torch.optim` computes them.
+#[inline(always)]
+pub fn adam<T: Real>(p: &mut [T], g: &[T], m: &mut [T], v: &mut [T], s: &AdamStep<T>) {
+    let (keep, root) = (T::one() - s.lr * s.weight_decay, s.correction2.sqrt());
+    let step = s.lr / s.correction1;
+    let n = p.len();
+    let (g, m, v) = (&g[..n], &mut m[..n], &mut v[..n]);
+    for k in 0..n {
+        let g = g[k] * s.scale;
+        m[k] = s.beta1.mul_add(m[k] - g, g);
+        v[k] = s.beta2.mul_add(v[k], (T::one() - s.beta2) * g * g);
+        p[k] = p[k] * keep - step * m[k] / (v[k].sqrt() / root + s.eps);
+    }
+}
+
+/// `ROWS` rows by one panel: see [`super::gemm`].
+///
+/// # Safety
+/// `a` must hold `ROWS` rows of `k` elements at `stride`, `b` `k` rows of [`PANEL`], `c` `ROWS` rows of [`PANEL`]
+/// elements, `ldc` apart.
+pub unsafe fn tile<T: Real, const ROWS: usize>(
+    k: usize,
+    a: *const T,
+    stride: (usize, usize),
+    b: *const T,
+    c: *mut T,
+    ldc: usize,
+) {
+    for r in 0..ROWS {
+        // SAFETY: the caller's promise.
+        let (c, b) = unsafe {
+            (std::slice::from_raw_parts_mut(c.add(r * ldc), PANEL), std::slice::from_raw_parts(b, k * PANEL))
+        };
+        for (p, b) in b.chunks_exact(PANEL).enumerate() {
+            // SAFETY: the caller's promise.
+            let x = unsafe { *a.add(r * stride.0 + p * stride.1) };
+            for j in 0..PANEL {
+                c[j] = x.mul_add(b[j], c[j]);
+            }
+        }
+    }
+}
+
+/// One row by [`WIDE`] panels.
+///
+/// # Safety
+/// As [`tile`], with `WIDE` panels in `b` and as many columns in `c`.
+pub unsafe fn wide<T: Real>(k: usize, a: *const T, stride: (usize, usize), b: *const T, c: *mut T, ldc: usize) {
+    for w in 0..WIDE {
+        // SAFETY: the caller's promise covers each panel.
+        unsafe { tile::<T, 1>(k, a, stride, b.add(w * k * PANEL), c.add(w * PANEL), ldc) };
+    }
+}
+
+/// `c += a · b` in plain loops; see [`super::gemm`]. The caller has checked the sizes.
+pub fn gemm<T: Real>(m: usize, a: &[T], stride: (usize, usize), b: &Packed<T>, c: &mut [T], ldc: usize) {
+    let (k, n) = (b.rows(), b.columns());
+    for i in 0..m {
+        for p in 0..n.div_ceil(PANEL) {
+            let width = PANEL.min(n - p * PANEL);
+            let c = &mut c[i * ldc + p * PANEL..][..width];
+            for (q, b) in b.panel(p).chunks_exact(PANEL).enumerate().take(k) {
+                let x = a[i * stride.0 + q * stride.1];
+                for (c, &b) in c.iter_mut().zip(b) {
+                    *c = x.mul_add(b, *c);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! One recurrent layer over a ragged batch, for labelling: weights packed once, state in and out, no allocation per
+//! step.
+//!
+//! A ragged batch is laid out as PyTorch's `PackedSequence`: streams sorted by length, longest first; row after row the
+//! first step of all streams, then the second of those that have one, and so on. `sizes[t]` is the number of streams
+//! with a step `t`; it never grows with `t`.
+
+use super::kernel::{self, Packed};
+use super::{Cell, Nonlinearity};
+
+/// The weights of one layer as PyTorch keeps them: `w_ih` `[gates·hidden, input]`, `w_hh` `[gates·hidden, hidden]`,
+/// biases `[gates·hidden]`, gates in the order i f g o (LSTM) or r z n (GRU).
+#[derive(Debug, Clone, Copy)]
+pub struct LayerWeights<'a, T> {
+    pub w_ih: &'a [T],
+    pub w_hh: &'a [T],
+    pub b_ih: &'a [T],
+    pub b_hh: &'a [T],
+}
+
+/// A layer ready to run.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    cell: Cell,
+    nonlinearity: Nonlinearity,
+    input: usize,
+    hidden: usize,
+    w_ih: Packed<f32>,
+    /// `[hidden, gates·hidden]`; for the GRU only r and z, and n apart: its product is used on its own.
+    w_hh: Packed<f32>,
+    w_hn: Packed<f32>,
+    bias: Vec<f32>,
+    bias_hn: Vec<f32>,
+}
+
+/// Space that [`Layer::forward`] works in; kept between calls.
+#[derive(Debug, Default)]
+pub struct LayerScratch {
+    gates: Vec<f32>,
+    hn: Vec<f32>,
+}
+
+impl Layer {
+    pub fn new(cell: Cell, nonlinearity: Nonlinearity, input: usize, hidden: usize, w: LayerWeights<'_, f32>) -> Layer {
+        let gates = cell.gates() * hidden;
+        let (bias, bias_hn) = fold_bias(cell, hidden, w.b_ih, w.b_hh);
+        // The GRU's hidden part of n is multiplied by r before it is added, so it cannot share the accumulator.
+        let shared = if cell == Cell::Gru { 2 * hidden } else { gates };
+        Layer {
+            cell,
+            nonlinearity,
+            input,
+            hidden,
+            w_ih: Packed::new(w.w_ih, (1, input), input, gates),
+            w_hh: Packed::new(w.w_hh, (1, hidden), hidden, shared),
+            w_hn: if shared < gates {
+                Packed::new(&w.w_hh[shared * hidden..], (1, hidden), hidden, hidden)
+            } else {
+                Packed::empty()
+            },
+            bias,
+            bias_hn,
+        }
+    }
+
+    pub fn hidden(&self) -> usize {
+        self.hidden
+    }
+
+    pub fn cell(&self) -> Cell {
+        self.cell
+    }
+
+    /// Runs the layer over `x` `[rows, input]`. `h` and `c` `[streams, hidden]` (`c` only for the LSTM) go from the
+    /// state before the first step to the state after each stream's last; `y` becomes `[rows, hidden]`.
+    pub fn forward(
+        &self,
+        x: &[f32],
+        sizes: &[usize],
+        h: &mut [f32],
+        c: &mut [f32],
+        y: &mut Vec<f32>,
+        scratch: &mut LayerScratch,
+    ) {
+        let rows: usize = sizes.iter().sum();
+        let (hidden, width) = (self.hidden, self.cell.gates() * self.hidden);
+        let kernels = kernel::active();
+        let gates = &mut scratch.gates;
+        repeat(gates, &self.bias, rows);
+        kernel::gemm(kernels, rows, x, (self.input, 1), &self.w_ih, gates, width);
+        y.clear();
+        y.reserve(rows * hidden);
+        let mut row = 0;
+        for &m in sizes {
+            let gates = &mut gates[row * width..(row + m) * width];
+            let h = &mut h[..m * hidden];
+            kernel::gemm(kernels, m, h, (hidden, 1), &self.w_hh, gates, width);
+            match self.cell {
+                Cell::Lstm => (kernels.lstm_rows)(hidden, gates, &mut c[..m * hidden], h),
+                Cell::Gru => {
+                    repeat(&mut scratch.hn, &self.bias_hn, m);
+                    kernel::gemm(kernels, m, h, (hidden, 1), &self.w_hn, &mut scratch.hn, hidden);
+                    (kernels.gru_rows)(hidden, gates, &scratch.hn, h);
+                }
+                Cell::Rnn => {
+                    match self.nonlinearity {
+                        Nonlinearity::Tanh => (kernels.tanh_all)(gates),
+                        Nonlinearity::Relu => gates.iter_mut().for_each(|x| *x = x.max(0.0)),
+                    }
+                    h.copy_from_slice(gates);
+                }
+            }
+            y.extend_from_slice(h);
+            row += m;
+        }
+    }
+}
+
+/// The biases as the sums start with them: all that can be added up beforehand, and the GRU's b_hn apart.
+pub(super) fn fold_bias<T: super::real::Real>(cell: Cell, hidden: usize, b_ih: &[T], b_hh: &[T]) -> (Vec<T>, Vec<T>) {
+    let mut bias: Vec<T> = b_ih.iter().zip(b_hh).map(|(&a, &b)| a + b).collect();
+    let mut bias_hn = Vec::new();
+    if cell == Cell::Gru {
+        bias[2 * hidden..].copy_from_slice(&b_ih[2 * hidden..]);
+        bias_hn.extend_from_slice(&b_hh[2 * hidden..]);
+    }
+    (bias, bias_hn)
+}
+
+/// Fills `out` with `times` copies of `row`.
+pub(crate) fn repeat<T: Copy>(out: &mut Vec<T>, row: &[T], times: usize) {
+    out.clear();
+    out.reserve(row.len() * times);
+    for _ in 0..times {
+        out.extend_from_slice(row);
+    }
+}

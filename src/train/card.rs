@@ -1,0 +1,44 @@
+//! The model card that a finished training leaves: what the model is, what it was trained on, how it scored.
+
+use super::TrainError;
+use super::checkpoint::Progress;
+use super::recipe::{FileSpec, Recipe};
+use crate::model::Model;
+use std::fmt::Write;
+use std::path::Path;
+
+/// Writes `README.md` into a model directory that has none; a card written by hand is left alone.
+pub fn write_if_absent(dir: &Path, recipe: &Recipe, model: &Model, progress: &Progress) -> Result<(), TrainError> {
+    let path = dir.join("README.md");
+    if path.exists() {
+        return Ok(());
+    }
+    std::fs::write(&path, card(recipe, model, progress)).map_err(|source| TrainError::Log { path, source })
+}
+
+fn card(recipe: &Recipe, model: &Model, progress: &Progress) -> String {
+    let spec = model.spec();
+    let layers: Vec<String> =
+        spec.layers.iter().map(|l| format!("{:?} {}", l.cell, l.hidden).to_lowercase()).collect();
+    let mut text = format!(
+        "# {}\n\nA strictly online tagger: {} encoder, layers {}, {} parameters, labels {}.\n\n## Data\n\n",
+        spec.name,
+        spec.encoder.kind(),
+        layers.join(", "),
+        model.parameters(),
+        spec.labels.join(" ")
+    );
+    for file in &recipe.data.train {
+        let path = match file {
+            FileSpec::Path(path) => path,
+            FileSpec::File(table) => &table.path,
+            FileSpec::Genome(table) => &table.genome,
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "- `{}`", path.display());
+    }
+    text.push_str("\nName the licence of your data here before you pass the model on.\n\n## Scores\n\n");
+    let best = progress.best.as_ref().map_or("no dev set".to_string(), |b| b.to_string());
+    let _ = writeln!(text, "Epoch {} of {}: {best}.", progress.best_epoch, progress.epoch);
+    text
+}

@@ -1,0 +1,208 @@
+//! Training and dev data as network input: read once, encoded once, then gathered into batches.
+
+use super::TrainError;
+use super::network::NO_TARGET;
+use super::recipe::{DataFormat, DataSpec, FileSpec, FileTable, GenomeTable, Recipe};
+use crate::data::{self, DnaScheme, Sentence};
+use crate::encode::{Encoder, EncoderSpec, Features, ReaderState};
+use crate::model::{ModelSpec, Scheme};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Sentences (or sequences) with their labels, still as text.
+pub struct Examples {
+    /// Each with the weight of its file.
+    pub sentences: Vec<(Sentence, f32)>,
+    /// Bases and the class of each, for genomes.
+    pub sequences: Vec<(Vec<u8>, Vec<u8>, f32)>,
+}
+
+impl Examples {
+    pub fn read(recipe: &Recipe, files: &[FileSpec]) -> Result<Examples, TrainError> {
+        let mut examples = Examples { sentences: Vec::new(), sequences: Vec::new() };
+        for file in files {
+            match (recipe.data.format, file) {
+                (DataFormat::Dna, FileSpec::Genome(g)) => examples.genome(&recipe.data, g, dna_scheme(recipe))?,
+                (DataFormat::Dna, _) => {
+                    return Err(TrainError::recipe("data of format \"dna\" is { genome = …, intervals = … }"));
+                }
+                (_, FileSpec::Path(path)) => examples.file(recipe, &file_table(path))?,
+                (_, FileSpec::File(table)) => examples.file(recipe, table)?,
+                (_, FileSpec::Genome(_)) => {
+                    return Err(TrainError::recipe("{ genome = …, intervals = … } needs data.format = \"dna\""));
+                }
+            }
+        }
+        Ok(examples)
+    }
+
+    fn file(&mut self, recipe: &Recipe, table: &FileTable) -> Result<(), TrainError> {
+        let (path, map) = (recipe.data.resolve(&table.path), &table.map);
+        let mut sentences = match recipe.data.format {
+            DataFormat::Jsonl => {
+                let (mut reader, mut all) = (data::JsonlReader::open(&path)?, Vec::new());
+                while let Some(mut sentence) = reader.sentence()? {
+                    data::conll::normalize_labels(&mut sentence.labels, recipe.task.scheme, map);
+                    all.push(sentence);
+                }
+                all
+            }
+            _ => data::read_sentences(&path, recipe.task.scheme, map)?,
+        };
+        sentences.retain(|s| !s.tokens.is_empty());
+        for _ in 0..table.repeat {
+            self.sentences.extend(sentences.iter().map(|s| (s.clone(), table.weight)));
+        }
+        Ok(())
+    }
+
+    fn genome(&mut self, spec: &DataSpec, g: &GenomeTable, scheme: DnaScheme) -> Result<(), TrainError> {
+        let path = spec.resolve(&g.genome);
+        let intervals = data::read_intervals(&spec.resolve(&g.intervals))?;
+        for sequence in data::read_sequences(&path)? {
+            let none = Vec::new();
+            let classes = data::dna_labels(
+                intervals.get(&sequence.name).unwrap_or(&none),
+                sequence.bases.len(),
+                scheme,
+            );
+            let whole = vec![[0, sequence.bases.len()]];
+            for &[from, to] in g.ranges.as_ref().unwrap_or(&whole) {
+                let (Some(bases), Some(classes)) = (sequence.bases.get(from..to), classes.get(from..to)) else {
+                    let (name, len) = (path.display(), sequence.bases.len());
+                    return Err(TrainError::recipe(format!("{name}: range {from}..{to} exceeds its {len} bases")));
+                };
+                self.sequences.push((bases.to_vec(), classes.to_vec(), g.weight));
+                if g.reverse_complement {
+                    let (bases, classes) = data::dna::reverse_complement(bases, classes, scheme);
+                    self.sequences.push((bases, classes, g.weight));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The classes of the network, `O` (or what stands for it) first, the rest in alphabetical order.
+    pub fn classes(&self, recipe: &Recipe) -> Vec<String> {
+        if recipe.data.format == DataFormat::Dna {
+            return dna_scheme(recipe).classes().iter().map(|c| c.to_string()).collect();
+        }
+        let found: BTreeSet<&String> = self.sentences.iter().flat_map(|(s, _)| &s.labels).collect();
+        let mut classes: Vec<String> = found.into_iter().cloned().collect();
+        classes.sort_by_key(|c| (c != "O", c.split_once('-').map(|(b, kind)| (kind.to_string(), b.to_string()))));
+        classes
+    }
+
+    /// Vocabularies and all else that the encoder learns from the training text.
+    pub fn learn_encoder(&self, recipe: &Recipe) -> Result<Encoder, TrainError> {
+        let mut spec = recipe.encoder.clone();
+        if let EncoderSpec::Words(w) = &mut spec
+            && let Some(lexicon) = &mut w.lexicon
+        {
+            *lexicon = recipe.data.resolve(lexicon);
+        }
+        let mut tokens = self.sentences.iter().flat_map(|(s, _)| s.tokens.iter().map(String::as_str));
+        Encoder::learn(&spec, &mut tokens, Path::new(".")).map_err(|e| TrainError::recipe(e.to_string()))
+    }
+}
+
+fn file_table(path: &Path) -> FileTable {
+    FileTable { path: path.to_path_buf(), map: Default::default(), weight: 1.0, repeat: 1 }
+}
+
+fn dna_scheme(recipe: &Recipe) -> DnaScheme {
+    recipe.task.dna_labels.unwrap_or(DnaScheme::Strand)
+}
+
+/// All rows of a data set, in the order of the files.
+#[derive(Debug, Default)]
+pub struct Corpus {
+    pub features: Features,
+    /// Class of each row.
+    pub targets: Vec<u32>,
+    pub weights: Vec<f32>,
+    /// First row of each sentence or sequence, and the end.
+    pub starts: Vec<usize>,
+}
+
+/// Bases encoded at a time.
+const PIECE: usize = 1 << 16;
+
+impl Corpus {
+    /// Encodes the examples; labels that are no class of `spec` are not scored (dev) or an error (`strict`).
+    pub fn new(
+        examples: &Examples,
+        encoder: &Encoder,
+        classes: &[String],
+        class_weights: &[f32],
+        strict: bool,
+    ) -> Result<Corpus, TrainError> {
+        let mut corpus = Corpus { starts: vec![0], ..Corpus::default() };
+        let mut units = Vec::new();
+        for (sentence, weight) in &examples.sentences {
+            encoder.push_tokens(&mut ReaderState::default(), &sentence.tokens, &mut units, &mut corpus.features);
+            units.clear();
+            for label in &sentence.labels {
+                let class = classes.iter().position(|c| c == label);
+                if class.is_none() && strict {
+                    return Err(TrainError::recipe(format!("the label {label:?} is no class of the model")));
+                }
+                corpus.targets.push(class.map_or(NO_TARGET, |c| c as u32));
+                corpus.weights.push(class.map_or(0.0, |c| weight * class_weights[c]));
+            }
+            corpus.starts.push(corpus.features.steps);
+        }
+        for (bases, labels, weight) in &examples.sequences {
+            let mut state = ReaderState::default();
+            for piece in bases.chunks(PIECE) {
+                encoder
+                    .push(&mut state, encoder.format(), piece, &mut units, &mut corpus.features)
+                    .map_err(|e| TrainError::recipe(e.to_string()))?;
+                units.clear();
+            }
+            corpus.targets.extend(labels.iter().map(|&c| c as u32));
+            corpus.weights.extend(labels.iter().map(|&c| weight * class_weights[c as usize]));
+            corpus.starts.push(corpus.features.steps);
+        }
+        if corpus.targets.len() != corpus.features.steps {
+            return Err(TrainError::recipe("labels and steps do not correspond (white space in the genome?)"));
+        }
+        Ok(corpus)
+    }
+
+    pub fn rows(&self) -> usize {
+        self.targets.len()
+    }
+}
+
+/// The model that a recipe with these classes makes.
+pub fn model_spec(recipe: &Recipe, classes: &[String], encoder: &Encoder) -> ModelSpec {
+    use crate::model::spec::ClassSpec;
+    let framed = recipe.task.dna_labels == Some(DnaScheme::StrandFrame);
+    let label_of = |class: &str| class.trim_end_matches(|c: char| framed && c.is_ascii_digit()).to_string();
+    let mut labels: Vec<String> = Vec::new();
+    for class in classes {
+        let label = label_of(class);
+        if !labels.contains(&label) {
+            labels.push(label);
+        }
+    }
+    let outside = match recipe.task.scheme {
+        Scheme::Plain => None,
+        Scheme::Bio => Some("O".to_string()),
+        Scheme::Runs => labels.first().cloned(),
+    };
+    ModelSpec {
+        format: 1,
+        name: recipe.output.name.clone(),
+        task: recipe.task.kind,
+        scheme: recipe.task.scheme,
+        labels,
+        outside,
+        classes: framed
+            .then(|| classes.iter().map(|c| ClassSpec { class: c.clone(), label: label_of(c) }).collect()),
+        encoder: encoder.spec().clone(),
+        layers: recipe.layers.clone(),
+        training: None,
+    }
+}

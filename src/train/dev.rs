@@ -1,0 +1,169 @@
+//! The dev score after each epoch: spans' F1 or accuracy, each sentence as a stream of its own and all as one.
+
+use super::TrainError;
+use super::corpus::{Corpus, Examples};
+use super::network::NO_TARGET;
+use super::parallel::for_each;
+use crate::encode::{Encoder, Features};
+use crate::model::network::{Lane, Network, Scratch};
+use crate::model::{ModelSpec, Scheme, Span, SpanDecoder};
+use serde::{Deserialize, Serialize};
+
+/// Streams that are stepped together.
+const LANES: usize = 64;
+/// Longer sequences (genomes) are cut into streams of this many steps for the dev score.
+const LONGEST: usize = 20_000;
+
+/// A score of a dev set, 0..=1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DevScore {
+    pub accuracy: f64,
+    /// F1 of the spans, each sentence as a stream; only for spans.
+    pub f1: Option<f64>,
+    /// The same with all sentences as one endless stream (accuracy where there are no spans).
+    pub endless: Option<f64>,
+}
+
+impl DevScore {
+    /// What the best epoch is chosen by: the mean of both ways of streaming.
+    pub fn main(&self) -> f64 {
+        let first = self.f1.unwrap_or(self.accuracy);
+        self.endless.map_or(first, |endless| (first + endless) / 2.0)
+    }
+}
+
+impl std::fmt::Display for DevScore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "dev accuracy {:.4}", self.accuracy)?;
+        if let Some(f1) = self.f1 {
+            write!(f, "  F1 {f1:.4}")?;
+        }
+        self.endless.map_or(Ok(()), |e| write!(f, "  endless {e:.4}"))
+    }
+}
+
+/// The dev set, encoded.
+pub struct DevSet {
+    streams: Vec<Features>,
+    /// Label of each step, or [`NO_TARGET`].
+    gold: Vec<Vec<u32>>,
+    /// For each class the label it counts for.
+    class_label: Vec<usize>,
+    spec: ModelSpec,
+    with_endless: bool,
+}
+
+impl DevSet {
+    pub fn new(
+        examples: &Examples,
+        encoder: &Encoder,
+        spec: &ModelSpec,
+        classes: &[String],
+    ) -> Result<DevSet, TrainError> {
+        let class_label = spec.class_labels().map_err(TrainError::recipe)?;
+        let corpus = Corpus::new(examples, encoder, classes, &vec![1.0; classes.len()], false)?;
+        let (mut streams, mut gold) = (Vec::new(), Vec::new());
+        for sentence in corpus.starts.windows(2) {
+            for from in (sentence[0]..sentence[1]).step_by(LONGEST) {
+                let to = (from + LONGEST).min(sentence[1]);
+                let mut stream = Features::default();
+                stream.append_range(&corpus.features, from, to, encoder.layout());
+                streams.push(stream);
+                let label = |&t: &u32| if t == NO_TARGET { t } else { class_label[t as usize] as u32 };
+                gold.push(corpus.targets[from..to].iter().map(label).collect());
+            }
+        }
+        let with_endless = examples.sequences.is_empty();
+        Ok(DevSet { streams, gold, class_label, spec: spec.clone(), with_endless })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    pub fn score(&self, net: &Network, threads: usize) -> DevScore {
+        let mut order: Vec<usize> = (0..self.streams.len()).collect();
+        order.sort_by_key(|&k| std::cmp::Reverse(self.streams[k].steps));
+        let mut labels: Vec<Vec<u32>> = vec![Vec::new(); self.streams.len()];
+        let mut slots: Vec<Option<&mut Vec<u32>>> = labels.iter_mut().map(Some).collect();
+        let groups: Vec<Vec<(usize, &mut Vec<u32>)>> = order
+            .chunks(LANES)
+            .map(|group| group.iter().filter_map(|&k| slots[k].take().map(|slot| (k, slot))).collect())
+            .collect();
+        for_each(threads, groups, |group| self.label(net, group));
+        let (right, all) = (labels.iter().flatten().zip(self.gold.iter().flatten()))
+            .filter(|(_, gold)| **gold != NO_TARGET)
+            .fold((0, 0), |(right, all), (label, gold)| (right + usize::from(label == gold), all + 1));
+        let accuracy = right as f64 / all.max(1) as f64;
+        let spans = self.spec.scheme == Scheme::Bio;
+        let f1 = spans.then(|| self.f1(&labels));
+        let endless = self.with_endless.then(|| {
+            let mut whole = Features::default();
+            self.streams.iter().for_each(|s| whole.append(s));
+            let labels = self.cut(&self.run(net, &[&whole])[0]);
+            if spans { self.f1(&labels) } else { self.accuracy(&labels) }
+        });
+        DevScore { accuracy, f1, endless }
+    }
+
+    fn accuracy(&self, labels: &[Vec<u32>]) -> f64 {
+        let pairs = labels.iter().flatten().zip(self.gold.iter().flatten());
+        let (right, all) = pairs.fold((0, 0), |(r, n), (a, b)| (r + usize::from(a == b), n + 1));
+        right as f64 / all.max(1) as f64
+    }
+
+    fn label(&self, net: &Network, group: Vec<(usize, &mut Vec<u32>)>) {
+        let streams: Vec<&Features> = group.iter().map(|(k, _)| &self.streams[*k]).collect();
+        for ((_, slot), labels) in group.into_iter().zip(self.run(net, &streams)) {
+            *slot = labels;
+        }
+    }
+
+    /// The labels of these streams, each from a zero state.
+    fn run(&self, net: &Network, streams: &[&Features]) -> Vec<Vec<u32>> {
+        let mut states = vec![vec![0.0; net.state_len()]; streams.len()];
+        let mut probabilities = vec![Vec::new(); streams.len()];
+        let mut lanes: Vec<Lane<'_>> = (streams.iter().zip(&mut states).zip(&mut probabilities))
+            .map(|((features, state), probabilities)| Lane { features, state, probabilities })
+            .collect();
+        net.forward(&mut lanes, &mut Scratch::default());
+        let mut sums = Vec::new();
+        let labels = self.spec.labels.len();
+        let mut pick = |p: &[f32]| crate::model::session::best(p, &self.class_label, labels, &mut sums).0 as u32;
+        probabilities.iter().map(|p| p.chunks_exact(self.class_label.len()).map(&mut pick).collect()).collect()
+    }
+
+    /// One endless stream's labels, cut at the sentences.
+    fn cut(&self, labels: &[u32]) -> Vec<Vec<u32>> {
+        let mut rest = labels;
+        let mut take = |n: usize| {
+            let (head, tail) = rest.split_at(n);
+            rest = tail;
+            head.to_vec()
+        };
+        self.streams.iter().map(|s| take(s.steps)).collect()
+    }
+
+    /// F1 of exactly right spans, all types together, as the CoNLL evaluation counts them.
+    fn f1(&self, labels: &[Vec<u32>]) -> f64 {
+        let (mut right, mut found, mut wanted) = (0, 0, 0);
+        for (labels, gold) in labels.iter().zip(&self.gold) {
+            let (a, b) = (self.spans(labels), self.spans(gold));
+            right += a.iter().filter(|span| b.contains(span)).count();
+            found += a.len();
+            wanted += b.len();
+        }
+        2.0 * right as f64 / (found + wanted).max(1) as f64
+    }
+
+    fn spans(&self, labels: &[u32]) -> Vec<Span> {
+        let mut decoder = SpanDecoder::default();
+        let mut spans = Vec::new();
+        for (k, &label) in labels.iter().enumerate() {
+            let name = self.spec.labels.get(label as usize).map_or("O", String::as_str);
+            spans.extend(decoder.push(self.spec.scheme, Some("O"), name, k as u64, k as u64 + 1));
+        }
+        spans.extend(decoder.finish());
+        spans
+    }
+}

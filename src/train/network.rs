@@ -1,0 +1,288 @@
+//! The network for training: forwards with everything kept, cross-entropy, and the way back to every parameter.
+//!
+//! [`TrainNet`] holds the weights laid out for both ways (shared by all threads); a [`Worker`] is the working space of
+//! one shard of the streams and holds the gradients that the shard contributes.
+
+use super::dropout::{Dropout, Mask};
+use crate::encode::Features;
+use crate::model::params::{NetShape, Params};
+use crate::rnn::bptt::{BackScratch, Tape, TrainLayer, add_columns, add_outer};
+use crate::rnn::kernel::Packed;
+use crate::rnn::layer::repeat;
+use crate::rnn::real::Real;
+use crate::train::words::UniqueWords;
+
+/// A target that is not scored (padding).
+pub const NO_TARGET: u32 = u32::MAX;
+
+/// Streams side by side over one chunk of time; rows as in [`crate::rnn::layer`].
+#[derive(Debug, Clone, Default)]
+pub struct TrainBatch {
+    pub features: Features,
+    pub sizes: Vec<usize>,
+    /// The stream's state is set to zero before this row.
+    pub reset: Vec<bool>,
+    /// Class of each row, or [`NO_TARGET`].
+    pub targets: Vec<u32>,
+    /// Weight of each row in the loss.
+    pub weights: Vec<f32>,
+}
+
+/// h and c of every layer for the streams of one shard: `[layer][h or c]`, each `[streams, hidden]`.
+#[derive(Debug, Clone)]
+pub struct States<T>(pub Vec<[Vec<T>; 2]>);
+
+impl<T: Real> States<T> {
+    pub fn zero(shape: &NetShape, streams: usize) -> States<T> {
+        let zero = |l: &crate::rnn::LayerSpec| std::array::from_fn(|_| vec![T::zero(); streams * l.hidden]);
+        States(shape.layers.iter().map(zero).collect())
+    }
+}
+
+/// The weights, laid out for both ways.
+#[derive(Debug)]
+pub struct TrainNet<T> {
+    pub shape: NetShape,
+    chars: Vec<TrainLayer<T>>,
+    layers: Vec<TrainLayer<T>>,
+    head: Packed<T>,
+    head_back: Packed<T>,
+}
+
+impl<T: Real> TrainNet<T> {
+    pub fn new(shape: &NetShape) -> TrainNet<T> {
+        let layers = (shape.layers.iter().enumerate())
+            .map(|(k, l)| TrainLayer::new(l.cell, l.nonlinearity, shape.layer_input(k), l.hidden))
+            .collect();
+        let chars = shape.chars.as_ref().map_or(Vec::new(), |c| {
+            (0..c.directions()).map(|_| TrainLayer::new(c.cell, Default::default(), c.dim, c.hidden)).collect()
+        });
+        TrainNet { shape: shape.clone(), chars, layers, head: Packed::empty(), head_back: Packed::empty() }
+    }
+
+    /// Takes the weights as they are now.
+    pub fn set(&mut self, params: &Params<T>, threads: usize) {
+        let shape = &self.shape;
+        let chars = self.chars.iter_mut().enumerate().map(|(d, l)| (l, shape.char_layer_at(d)));
+        let layers = self.layers.iter_mut().enumerate().map(|(k, l)| (l, shape.layer_at(k)));
+        super::parallel::for_each(threads, layers.chain(chars).collect(), |(layer, at)| layer.set(params.layer(at)));
+        let (top, classes) = (shape.top(), shape.classes);
+        let weight = params.slice(shape.head_at());
+        self.head.pack(weight, (1, top), top, classes);
+        self.head_back.pack(weight, (top, 1), classes, top);
+    }
+}
+
+/// How the loss is formed.
+#[derive(Debug, Clone, Copy)]
+pub struct LossSpec {
+    /// The weights of all rows of all shards: the loss is the weighted mean of the cross-entropy, as in
+    /// `torch.nn.functional.cross_entropy(…, weight=…)`.
+    pub total_weight: f64,
+    pub label_smoothing: f64,
+}
+
+/// What a shard's pass gave.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ShardLoss {
+    /// This shard's part of the loss; the parts of all shards add up.
+    pub loss: f64,
+    pub rows: usize,
+    pub correct: usize,
+}
+
+/// Working space and gradients of one shard.
+#[derive(Debug)]
+pub struct Worker<T> {
+    /// Gradients of all parameters but the input tables.
+    pub grads: Params<T>,
+    /// Gradient at the network's input, `[rows, input]`: the rows of the tables' gradients.
+    pub dx: Vec<T>,
+    /// Table ids of the rows of `dx` (after word dropout).
+    pub ids: Vec<u32>,
+    /// ‖gradient at h_t‖² of each layer at each step of the chunk.
+    pub flow: Vec<Vec<f64>>,
+    xs: Vec<Vec<T>>,
+    masks: Vec<Mask<T>>,
+    tapes: Vec<Tape<T>>,
+    words: UniqueWords<T>,
+    logits: Vec<T>,
+    dy: Vec<T>,
+    scratch: BackScratch<T>,
+    packed: Packed<T>,
+}
+
+impl<T: Real> Worker<T> {
+    pub fn new(shape: &NetShape, params: &Params<T>) -> Worker<T> {
+        let layers = shape.layers.len();
+        Worker {
+            grads: params.zeros_like(),
+            dx: Vec::new(),
+            ids: Vec::new(),
+            flow: vec![Vec::new(); layers],
+            xs: vec![Vec::new(); layers + 1],
+            masks: (0..=layers).map(|_| Mask::default()).collect(),
+            tapes: (0..layers).map(|_| Tape::default()).collect(),
+            words: UniqueWords::default(),
+            logits: Vec::new(),
+            dy: Vec::new(),
+            scratch: BackScratch::default(),
+            packed: Packed::empty(),
+        }
+    }
+
+    /// Forwards and back over one chunk; leaves the gradients in `self` and the states after the chunk in `states`.
+    pub fn run(
+        &mut self,
+        net: &TrainNet<T>,
+        params: &Params<T>,
+        batch: &TrainBatch,
+        states: &mut States<T>,
+        dropout: Option<&mut Dropout>,
+        loss: LossSpec,
+    ) -> ShardLoss {
+        self.forward(net, params, batch, states, dropout);
+        let result = self.cross_entropy(net.shape.classes, batch, loss);
+        self.backward(net, batch);
+        result
+    }
+
+    fn forward(
+        &mut self,
+        net: &TrainNet<T>,
+        params: &Params<T>,
+        batch: &TrainBatch,
+        states: &mut States<T>,
+        mut dropout: Option<&mut Dropout>,
+    ) {
+        let shape = &net.shape;
+        let rows: usize = batch.sizes.iter().sum();
+        self.ids.clear();
+        self.ids.extend_from_slice(&batch.features.ids);
+        if let Some(dropout) = &mut dropout {
+            dropout.words(&mut self.ids, shape.tables.len());
+        }
+        if let Some(chars) = &shape.chars {
+            self.words.forward(&net.chars, chars, params.slice(shape.char_embed_at()), &batch.features);
+        }
+        self.gather(shape, params, &batch.features, rows);
+        let reset = batch.reset.iter().any(|&r| r).then_some(&batch.reset[..]);
+        for k in 0..=net.layers.len() {
+            let p = dropout.as_ref().map_or(0.0, |d| if k == 0 { d.input } else { d.layers });
+            self.masks[k].draw(dropout.as_deref_mut(), p, self.xs[k].len());
+            self.masks[k].apply(&mut self.xs[k]);
+            if let Some(layer) = net.layers.get(k) {
+                let [h, c] = &mut states.0[k];
+                layer.forward(&self.xs[k], &batch.sizes, reset, h, c, &mut self.tapes[k]);
+                self.xs[k + 1].clear();
+                self.xs[k + 1].extend_from_slice(&self.tapes[k].h);
+            }
+        }
+        let head = shape.head_at();
+        repeat(&mut self.logits, params.slice(head + 1), rows);
+        let (top, x) = (shape.top(), &self.xs[net.layers.len()]);
+        T::gemm(rows, x, (top, 1), &net.head, &mut self.logits, shape.classes);
+    }
+
+    /// The network's input: tables ++ character encoder ++ dense columns.
+    fn gather(&mut self, shape: &NetShape, params: &Params<T>, f: &Features, rows: usize) {
+        let (tables, dense) = (shape.tables.len(), shape.dense);
+        let x = &mut self.xs[0];
+        x.clear();
+        x.reserve(rows * shape.input());
+        for row in 0..rows {
+            for (k, table) in shape.tables.iter().enumerate() {
+                let id = self.ids[row * tables + k] as usize;
+                x.extend_from_slice(&params.slice(shape.table_at(k))[id * table.dim..(id + 1) * table.dim]);
+            }
+            if shape.chars.is_some() {
+                x.extend_from_slice(self.words.vector(row));
+            }
+            x.extend(f.dense[row * dense..(row + 1) * dense].iter().map(|&v| T::of(v as f64)));
+        }
+    }
+
+    /// Cross-entropy of the softmax; turns the logits into their gradient.
+    fn cross_entropy(&mut self, classes: usize, batch: &TrainBatch, spec: LossSpec) -> ShardLoss {
+        let mut result = ShardLoss::default();
+        T::softmax_rows(classes, &mut self.logits);
+        let smooth = spec.label_smoothing / classes as f64;
+        for ((p, &target), &weight) in
+            self.logits.chunks_exact_mut(classes).zip(&batch.targets).zip(&batch.weights)
+        {
+            if target == NO_TARGET {
+                p.fill(T::zero());
+                continue;
+            }
+            let target = target as usize;
+            let log = |p: T| p.f64().max(1e-30).ln();
+            let mut entropy = -(1.0 - spec.label_smoothing) * log(p[target]);
+            if smooth > 0.0 {
+                entropy -= smooth * p.iter().map(|&p| log(p)).sum::<f64>();
+            }
+            let weight = weight as f64 / spec.total_weight;
+            result.loss += weight * entropy;
+            result.rows += 1;
+            result.correct += usize::from(p.iter().all(|&q| q <= p[target]));
+            p[target] -= T::of(1.0 - spec.label_smoothing);
+            for p in p.iter_mut() {
+                *p = (*p - T::of(smooth)) * T::of(weight);
+            }
+        }
+        result
+    }
+
+    fn backward(&mut self, net: &TrainNet<T>, batch: &TrainBatch) {
+        let shape = &net.shape;
+        let rows: usize = batch.sizes.iter().sum();
+        let (top, classes, head) = (shape.top(), shape.classes, shape.head_at());
+        self.grads.slices_mut().skip(shape.tables.len()).for_each(|g| g.fill(T::zero()));
+        let x = &self.xs[net.layers.len()];
+        add_outer(rows, &self.logits, classes, x, top, self.grads.slice_mut(head), &mut self.packed);
+        add_columns(&self.logits, self.grads.slice_mut(head + 1));
+        self.dx.clear();
+        self.dx.resize(rows * top, T::zero());
+        T::gemm(rows, &self.logits, (classes, 1), &net.head_back, &mut self.dx, top);
+        let reset = batch.reset.iter().any(|&r| r).then_some(&batch.reset[..]);
+        for (k, layer) in net.layers.iter().enumerate().rev() {
+            std::mem::swap(&mut self.dy, &mut self.dx);
+            self.masks[k + 1].apply(&mut self.dy);
+            let grads = self.grads.layer_mut(shape.layer_at(k));
+            let (x, tape, dx) = (&self.xs[k], &self.tapes[k], Some(&mut self.dx));
+            layer.backward(x, &batch.sizes, reset, tape, &mut self.dy, dx, grads, &mut self.scratch);
+            let mut row = 0;
+            self.flow[k].clear();
+            for &m in &batch.sizes {
+                let at = &self.dy[row * layer.hidden..(row + m) * layer.hidden];
+                self.flow[k].push(at.iter().map(|d| d.f64() * d.f64()).sum());
+                row += m;
+            }
+        }
+        self.masks[0].apply(&mut self.dx);
+        if let Some(chars) = &shape.chars {
+            let before: usize = shape.tables.iter().map(|t| t.dim).sum();
+            let width = chars.directions() * chars.hidden;
+            let dx = self.dx.chunks_exact(shape.input()).map(|row| &row[before..before + width]);
+            self.words.backward(&net.chars, shape, dx, &mut self.grads, &mut self.scratch);
+        }
+    }
+}
+
+/// Adds the rows that shards contribute to the gradients of the input tables, shard after shard, row after row.
+pub fn add_table_grads<T: Real>(shape: &NetShape, workers: &[Worker<T>], grads: &mut Params<T>) {
+    let (tables, input) = (shape.tables.len(), shape.input());
+    let mut column = 0;
+    for (k, table) in shape.tables.iter().enumerate() {
+        let grad = grads.slice_mut(shape.table_at(k));
+        grad.fill(T::zero());
+        for worker in workers {
+            for (ids, dx) in worker.ids.chunks_exact(tables).zip(worker.dx.chunks_exact(input)) {
+                let at = ids[k] as usize * table.dim;
+                for (g, &d) in grad[at..at + table.dim].iter_mut().zip(&dx[column..column + table.dim]) {
+                    *g += d;
+                }
+            }
+        }
+        column += table.dim;
+    }
+}

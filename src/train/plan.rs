@@ -1,0 +1,117 @@
+//! The order of an epoch: sentences shuffled in blocks, laid end to end, and cut into streams side by side.
+
+use super::corpus::Corpus;
+use super::network::{NO_TARGET, TrainBatch};
+use super::recipe::TrainSpec;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Streams that one worker steps together: eight rows fill the widest kernel, and shards of a fixed size make the
+/// result independent of the number of threads.
+pub const SHARD: usize = 8;
+
+/// No row here: the epoch is over for this stream.
+const NO_ROW: u32 = u32::MAX;
+
+/// One epoch's way through the corpus.
+pub struct Plan {
+    /// Rows of all streams one after the other, `[batch, length]`.
+    rows: Vec<u32>,
+    reset: Vec<bool>,
+    length: usize,
+    batch: usize,
+    chunk: usize,
+}
+
+impl Plan {
+    /// The plan of an epoch; the same for the same seed and epoch.
+    pub fn new(corpus: &Corpus, spec: &TrainSpec, epoch: usize) -> Plan {
+        let mut rng = ChaCha8Rng::seed_from_u64(spec.seed);
+        rng.set_stream(1 + epoch as u64);
+        let sentences = corpus.starts.len() - 1;
+        let mut blocks: Vec<(usize, usize)> =
+            (0..sentences).step_by(spec.block).map(|b| (b, (b + spec.block).min(sentences))).collect();
+        blocks.shuffle(&mut rng);
+        let mut rows = Vec::with_capacity(corpus.rows());
+        let mut reset = Vec::with_capacity(corpus.rows());
+        for sentence in blocks.into_iter().flat_map(|(from, to)| from..to) {
+            for row in corpus.starts[sentence]..corpus.starts[sentence + 1] {
+                let first = row == corpus.starts[sentence];
+                reset.push(first && rng.random_bool(spec.reset_probability));
+                rows.push(row as u32);
+            }
+        }
+        // Streams start at other places every epoch.
+        let turn = rng.random_range(0..rows.len().max(1));
+        rows.rotate_left(turn);
+        reset.rotate_left(turn);
+        let length = rows.len().div_ceil(spec.batch);
+        rows.resize(length * spec.batch, NO_ROW);
+        reset.resize(length * spec.batch, false);
+        Plan { rows, reset, length, batch: spec.batch, chunk: spec.chunk }
+    }
+
+    /// Steps of optimisation in the epoch.
+    pub fn chunks(&self) -> usize {
+        self.length.div_ceil(self.chunk)
+    }
+
+    pub fn shards(batch: usize) -> usize {
+        batch.div_ceil(SHARD)
+    }
+
+    /// Streams of shard `shard`.
+    pub fn streams(batch: usize, shard: usize) -> usize {
+        SHARD.min(batch - shard * SHARD)
+    }
+
+    fn steps(&self, chunk: usize) -> std::ops::Range<usize> {
+        chunk * self.chunk..((chunk + 1) * self.chunk).min(self.length)
+    }
+
+    /// Sum of the weights of all rows of a chunk, and the number of rows that are scored.
+    pub fn weight(&self, corpus: &Corpus, chunk: usize) -> (f64, usize) {
+        let steps = self.steps(chunk);
+        let (mut weight, mut scored) = (0.0, 0);
+        for stream in 0..self.batch {
+            for &row in &self.rows[stream * self.length..][steps.clone()] {
+                if row != NO_ROW && corpus.targets[row as usize] != NO_TARGET {
+                    weight += corpus.weights[row as usize] as f64;
+                    scored += 1;
+                }
+            }
+        }
+        (weight.max(1e-12), scored)
+    }
+
+    /// Fills `out` with a chunk of the streams of one shard.
+    pub fn gather(&self, corpus: &Corpus, chunk: usize, shard: usize, out: &mut TrainBatch) {
+        let (steps, streams) = (self.steps(chunk), Plan::streams(self.batch, shard));
+        let (f, from) = (&mut out.features, &corpus.features);
+        f.clear();
+        out.reset.clear();
+        out.targets.clear();
+        out.weights.clear();
+        out.sizes.clear();
+        out.sizes.resize(steps.len(), streams);
+        let (rows, with_chars) = (corpus.rows().max(1), !from.char_ends.is_empty());
+        let (tables, dense) = (from.ids.len() / rows, from.dense.len() / rows);
+        for step in steps {
+            for stream in shard * SHARD..shard * SHARD + streams {
+                let at = stream * self.length + step;
+                let (row, live) = if self.rows[at] == NO_ROW { (0, false) } else { (self.rows[at] as usize, true) };
+                f.ids.extend_from_slice(&from.ids[row * tables..(row + 1) * tables]);
+                f.dense.extend_from_slice(&from.dense[row * dense..(row + 1) * dense]);
+                if with_chars {
+                    f.chars.extend_from_slice(from.chars_of(row));
+                    f.char_ends.push(f.chars.len() as u32);
+                }
+                f.steps += 1;
+                out.reset.push(self.reset[at]);
+                out.targets.push(if live { corpus.targets[row] } else { NO_TARGET });
+                out.weights.push(if live { corpus.weights[row] } else { 0.0 });
+            }
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The training loop: epochs of chunks, dev score, checkpoints, early stop, the finished model directory.
+
+use super::checkpoint::{Checkpoint, Progress};
+use super::corpus::{Corpus, Examples, model_spec};
+use super::dev::{DevScore, DevSet};
+use super::dropout::Dropout;
+use super::log::RunLog;
+use super::network::{LossSpec, NO_TARGET, ShardLoss, States, TrainBatch, TrainNet, Worker};
+use super::optimizer::Optimizer;
+use super::parallel::for_each;
+use super::plan::Plan;
+use super::recipe::Recipe;
+use super::{TrainError, pictures};
+use crate::encode::Encoder;
+use crate::model::network::Network;
+use crate::model::params::{NetShape, Params};
+use crate::model::{Model, ModelSpec};
+use indicatif::{ProgressBar, ProgressStyle};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use std::time::Instant;
+
+/// Steps in a row without a finite gradient after which training gives up.
+const MAX_BAD_STEPS: usize = 20;
+
+/// What came of a training.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainReport {
+    pub epochs: usize,
+    pub best_epoch: usize,
+    pub best: Option<DevScore>,
+    pub words_per_second: f64,
+}
+
+/// Trains as the recipe says and writes the model directory.
+///
+/// # Errors
+/// When data cannot be read, the recipe does not fit the data, or the loss does not stay finite.
+pub fn train(recipe: &Recipe, resume: bool) -> Result<TrainReport, TrainError> {
+    recipe.train.check().map_err(TrainError::recipe)?;
+    let mut trainer = Trainer::new(recipe, resume)?;
+    while trainer.progress.epoch < recipe.train.epochs && !trainer.out_of_patience() {
+        trainer.epoch()?;
+    }
+    trainer.finish()
+}
+
+/// One shard of the streams: batch, state, working space.
+struct Shard {
+    index: usize,
+    batch: TrainBatch,
+    states: States<f32>,
+    dropout: Dropout,
+    loss: ShardLoss,
+}
+
+struct Trainer<'a> {
+    recipe: &'a Recipe,
+    encoder: Encoder,
+    spec: ModelSpec,
+    shape: NetShape,
+    corpus: Corpus,
+    dev: DevSet,
+    params: Params<f32>,
+    best: Params<f32>,
+    net: TrainNet<f32>,
+    optimizer: Optimizer<f32>,
+    workers: Vec<Worker<f32>>,
+    shards: Vec<Shard>,
+    progress: Progress,
+    log: RunLog,
+    threads: usize,
+}
+
+impl<'a> Trainer<'a> {
+    fn new(recipe: &'a Recipe, resume: bool) -> Result<Trainer<'a>, TrainError> {
+        let t = &recipe.train;
+        let examples = Examples::read(recipe, &recipe.data.train)?;
+        let encoder = examples.learn_encoder(recipe)?;
+        let classes = examples.classes(recipe);
+        if let Some(name) = t.class_weights.keys().find(|k| !classes.contains(k)) {
+            return Err(TrainError::recipe(format!("train.class_weights names {name:?}; the classes are {classes:?}")));
+        }
+        let class_weights: Vec<f32> =
+            classes.iter().map(|c| t.class_weights.get(c).copied().unwrap_or(1.0)).collect();
+        let corpus = Corpus::new(&examples, &encoder, &classes, &class_weights, true)?;
+        if corpus.rows() < t.batch {
+            let (rows, batch) = (corpus.rows(), t.batch);
+            return Err(TrainError::recipe(format!("{rows} training steps are too few for a batch of {batch}")));
+        }
+        let spec = model_spec(recipe, &classes, &encoder);
+        let dev = DevSet::new(&Examples::read(recipe, &recipe.data.dev)?, &encoder, &spec, &classes)?;
+        let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, classes.len());
+        let params = Params::random(&shape, &mut ChaCha8Rng::seed_from_u64(t.seed));
+        let run = recipe.output.run_dir();
+        let mut trainer = Trainer {
+            best: params.clone(),
+            net: TrainNet::new(&shape),
+            optimizer: Optimizer::new(t.optimizer(), &params),
+            workers: (0..Plan::shards(t.batch)).map(|_| Worker::new(&shape, &params)).collect(),
+            shards: (0..Plan::shards(t.batch))
+                .map(|index| Shard {
+                    index,
+                    batch: TrainBatch::default(),
+                    states: States::zero(&shape, Plan::streams(t.batch, index)),
+                    dropout: Dropout::new(t.dropout_input, t.dropout_layers, t.word_dropout),
+                    loss: ShardLoss::default(),
+                })
+                .collect(),
+            progress: Progress::default(),
+            log: RunLog::open(&run, resume)?,
+            threads: t.threads(),
+            recipe,
+            encoder,
+            spec,
+            shape,
+            corpus,
+            dev,
+            params,
+        };
+        if resume {
+            let checkpoint = Checkpoint::load(&run, recipe, &trainer.params)?;
+            (trainer.params, trainer.best, trainer.progress) = (checkpoint.params, checkpoint.best, checkpoint.progress);
+            (trainer.optimizer.m, trainer.optimizer.v) = (checkpoint.m, checkpoint.v);
+            (trainer.optimizer.ema, trainer.optimizer.step) = (checkpoint.ema, trainer.progress.step);
+        }
+        trainer.net.set(&trainer.params, trainer.threads);
+        eprintln!(
+            "{}: {} parameters, {} steps of {} classes, {} threads, kernels {}",
+            recipe.output.name,
+            trainer.params.count(),
+            trainer.corpus.rows(),
+            trainer.shape.classes,
+            trainer.threads,
+            crate::rnn::kernel::active().name
+        );
+        Ok(trainer)
+    }
+
+    fn out_of_patience(&self) -> bool {
+        let patience = self.recipe.train.early_stop;
+        patience > 0 && !self.dev.is_empty() && self.progress.epoch >= self.progress.best_epoch + patience
+    }
+
+    fn epoch(&mut self) -> Result<(), TrainError> {
+        let (t, epoch) = (&self.recipe.train, self.progress.epoch);
+        let plan = Plan::new(&self.corpus, t, epoch);
+        let total_steps = (t.epochs * plan.chunks()) as u64;
+        for shard in &mut self.shards {
+            shard.states = States::zero(&self.shape, Plan::streams(t.batch, shard.index));
+        }
+        let bar = progress_bar(plan.chunks() as u64, epoch + 1, t.epochs);
+        let (mut sum, mut rows, mut bad, started) = (0.0, 0usize, 0, Instant::now());
+        for chunk in 0..plan.chunks() {
+            let lr = t.lr_at(self.progress.step, total_steps);
+            let (weight, scored) = plan.weight(&self.corpus, chunk);
+            let loss_spec = LossSpec { total_weight: weight, label_smoothing: t.label_smoothing };
+            let loss = self.chunk(&plan, chunk, loss_spec, true);
+            let report =
+                self.optimizer.step(&self.shape, &self.workers, &mut self.params, lr, self.threads);
+            self.net.set(&self.params, self.threads);
+            bad = if report.norm.is_finite() { 0 } else { bad + 1 };
+            if bad > MAX_BAD_STEPS {
+                return Err(TrainError::Diverged { step: self.progress.step, lr });
+            }
+            self.progress.step += 1;
+            self.progress.clipped += u64::from(report.clipped);
+            self.log.step(self.progress.step, epoch + 1, loss.loss, lr, &report)?;
+            if loss.loss.is_finite() {
+                sum += loss.loss * scored as f64;
+                rows += scored;
+            }
+            bar.inc(1);
+            if chunk % 8 == 0 {
+                let rate = rows as f64 / started.elapsed().as_secs_f64();
+                bar.set_message(format!("loss {:.4}  {rate:.0} steps/s", sum / rows.max(1) as f64));
+            }
+        }
+        bar.finish_and_clear();
+        let seconds = started.elapsed().as_secs_f64();
+        self.progress.epoch += 1;
+        self.progress.rows_per_second = rows as f64 / seconds;
+        self.flow(&plan)?;
+        self.score(sum / rows.max(1) as f64, seconds)?;
+        Checkpoint::save(&self.recipe.output.run_dir(), self.recipe, &self.params, &self.best, &self.optimizer, &self.progress)
+    }
+
+    /// Forwards and back over one chunk, all shards.
+    fn chunk(&mut self, plan: &Plan, chunk: usize, loss: LossSpec, dropout: bool) -> ShardLoss {
+        let (net, params, corpus, seed, step) =
+            (&self.net, &self.params, &self.corpus, self.recipe.train.seed, self.progress.step);
+        let items = self.workers.iter_mut().zip(&mut self.shards).collect();
+        for_each(self.threads, items, |(worker, shard): (&mut Worker<f32>, &mut Shard)| {
+            plan.gather(corpus, chunk, shard.index, &mut shard.batch);
+            shard.dropout.seed(seed, step, shard.index as u64);
+            let dropout = dropout.then_some(&mut shard.dropout);
+            shard.loss = worker.run(net, params, &shard.batch, &mut shard.states, dropout, loss);
+        });
+        self.shards.iter().fold(ShardLoss::default(), |all, s| ShardLoss {
+            loss: all.loss + s.loss.loss,
+            rows: all.rows + s.loss.rows,
+            correct: all.correct + s.loss.correct,
+        })
+    }
+
+    /// How far gradients reach: the loss of a chunk's last step alone, followed back in time through every layer.
+    fn flow(&mut self, plan: &Plan) -> Result<(), TrainError> {
+        let shard = &mut self.shards[0];
+        plan.gather(&self.corpus, plan.chunks() / 2, 0, &mut shard.batch);
+        let streams = shard.batch.sizes.first().copied().unwrap_or(0);
+        let last = shard.batch.targets.len().saturating_sub(streams);
+        shard.batch.targets[..last].fill(NO_TARGET);
+        shard.batch.reset.fill(false);
+        let mut states = shard.states.clone();
+        let loss = LossSpec { total_weight: streams.max(1) as f64, label_smoothing: 0.0 };
+        let worker = &mut self.workers[0];
+        worker.run(&self.net, &self.params, &shard.batch, &mut states, None, loss);
+        self.log.flow(self.progress.epoch, &worker.flow)
+    }
+
+    /// Scores the dev set, keeps the best parameters, logs and draws.
+    fn score(&mut self, loss: f64, seconds: f64) -> Result<(), TrainError> {
+        let current = self.optimizer.ema.as_ref().unwrap_or(&self.params);
+        let score = (!self.dev.is_empty()).then(|| self.dev.score(&Network::new(&self.shape, current), self.threads));
+        let better = match (&score, &self.progress.best) {
+            (Some(new), Some(old)) => new.main() > old.main(),
+            _ => true,
+        };
+        if better {
+            self.best = current.clone();
+            self.progress.best_epoch = self.progress.epoch;
+            self.progress.best = score.clone();
+        }
+        self.log.epoch(&self.progress, loss, score.as_ref(), seconds)?;
+        pictures::draw(&self.recipe.output.run_dir())?;
+        let shown = score.map_or("no dev set".to_string(), |s| s.to_string());
+        eprintln!(
+            "epoch {:>3}  loss {loss:.4}  {shown}{}  {:.0} steps/s  {seconds:.0} s",
+            self.progress.epoch,
+            if better { " *" } else { "" },
+            self.progress.rows_per_second,
+        );
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<TrainReport, TrainError> {
+        self.spec.training = Some(provenance(self.recipe, &self.progress)?);
+        let dir = &self.recipe.output.dir;
+        Model::save(dir, &self.spec, &self.encoder, &self.best)?;
+        let model = Model::load(dir)?;
+        super::card::write_if_absent(dir, self.recipe, &model, &self.progress)?;
+        Ok(TrainReport {
+            epochs: self.progress.epoch,
+            best_epoch: self.progress.best_epoch,
+            best: self.progress.best,
+            words_per_second: self.progress.rows_per_second,
+        })
+    }
+}
+
+/// What `model.toml` says of a model's making.
+fn provenance(recipe: &Recipe, progress: &Progress) -> Result<toml::Table, TrainError> {
+    let mut table = toml::Table::new();
+    table.insert("strand".into(), env!("CARGO_PKG_VERSION").into());
+    table.insert("epoch".into(), (progress.best_epoch as i64).into());
+    if let Some(best) = &progress.best {
+        table.insert("dev".into(), best.to_string().into());
+    }
+    let train = toml::Value::try_from(&recipe.train).map_err(|e| TrainError::recipe(e.to_string()))?;
+    table.insert("recipe".into(), train);
+    let data = toml::Value::try_from(&recipe.data.train).map_err(|e| TrainError::recipe(e.to_string()))?;
+    table.insert("data".into(), data);
+    Ok(table)
+}
+
+fn progress_bar(steps: u64, epoch: usize, epochs: usize) -> ProgressBar {
+    let bar = ProgressBar::new(steps);
+    let style = ProgressStyle::with_template("{prefix} {bar:30.cyan/dim} {pos}/{len}  {msg}  {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_prefix(format!("epoch {epoch}/{epochs}"));
+    bar
+}
