@@ -75,7 +75,8 @@ impl Config {
         }
         if !self.input.pointer.is_empty() && !self.input.pointer.starts_with('/') {
             let pointer = &self.input.pointer;
-            let detail = format!("input.pointer = {pointer:?} is no JSON Pointer: it begins with \"/\", as in \"/text\"");
+            let detail =
+                format!("input.pointer = {pointer:?} is no JSON Pointer: it begins with \"/\", as in \"/text\"");
             return Err(ConfigError::Invalid(detail));
         }
         if self.http.token.as_deref() == Some("") {
@@ -242,7 +243,8 @@ mod tests {
         let config = parse("[state]\nmax_resident = 5", &["state.max_resident=7", "http.listen=127.0.0.1:0"]).unwrap();
         assert_eq!(config.state.max_resident, 7);
         assert_eq!(config.http.listen, Some(Listen::At("127.0.0.1:0".parse().unwrap())));
-        let config = parse("", &["transport.kind=stdio", "state.stream_ttl=5s", "input.max_record_bytes=2KiB"]).unwrap();
+        let config =
+            parse("", &["transport.kind=stdio", "state.stream_ttl=5s", "input.max_record_bytes=2KiB"]).unwrap();
         assert_eq!(config.transport.kind, TransportKind::Stdio);
         assert_eq!(config.state.stream_ttl, Period::seconds(5));
         assert_eq!(config.input.max_record_bytes, Bytes(2048));

@@ -1,8 +1,8 @@
 //! The metrics themselves: names, help, buckets. What changes them is in the parent module.
 
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 /// Every metric of the daemon. Base units, prefix `strand_`; no label takes unbounded values.
@@ -75,7 +75,12 @@ impl Metrics {
             batch_streams: histogram(r, "batch_streams", "Streams stepped together", powers(13))?,
             batch_steps: histogram(r, "batch_steps", "Steps of all streams in one batch", powers(20))?,
             step_seconds: histogram(r, "step_seconds", "Time to step one batch through the network", seconds(-5, 1))?,
-            latency_seconds: histogram(r, "latency_seconds", "From a record's timestamp to its commit", seconds(-3, 3))?,
+            latency_seconds: histogram(
+                r,
+                "latency_seconds",
+                "From a record's timestamp to its commit",
+                seconds(-3, 3),
+            )?,
             transactions: counters(r, "transactions_total", "Transactions by outcome", "outcome")?,
             transaction_seconds: histogram(r, "transaction_seconds", "Time to commit one transaction", seconds(-4, 2))?,
             streams_live: gauge(r, "streams_live", "Streams that have begun and not ended")?,

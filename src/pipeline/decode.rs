@@ -28,7 +28,10 @@ pub struct Decoder {
 }
 
 /// The stream that a record belongs to.
-pub fn stream_of(raw: RawRecord) -> Result<(StreamId, RawRecord), DeadLetter> {
+pub fn stream_of(mut raw: RawRecord) -> Result<(StreamId, RawRecord), DeadLetter> {
+    if let Some(defect) = raw.defect.take() {
+        return Err(reject(raw, defect.code, defect.detail));
+    }
     match StreamId::new(raw.key.as_deref().unwrap_or_default()) {
         Ok(stream) => Ok((stream, raw)),
         Err(error @ crate::state::KeyError::Missing) => Err(reject(raw, "missing_key", error.to_string())),
@@ -84,7 +87,7 @@ mod tests {
 
     fn raw(value: &str, event: Option<&str>) -> RawRecord {
         let headers = event.map(|event| (EVENT_HEADER.to_string(), event.as_bytes().to_vec())).into_iter().collect();
-        RawRecord { origin: Origin::Strand, key: None, value: value.into(), headers, timestamp_ms: 0 }
+        RawRecord { origin: Origin::Strand, key: None, value: value.into(), headers, timestamp_ms: 0, defect: None }
     }
 
     #[test]

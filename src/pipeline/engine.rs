@@ -8,7 +8,7 @@ use crate::config::{InputConfig, PipelineConfig, StateConfig};
 use crate::encode::InputFormat;
 use crate::events::{Events, Tally};
 use crate::model::Model;
-use crate::state::{StreamId, States};
+use crate::state::{States, StreamId};
 use crate::transport::{DeadLetter, OutputRecord, RawRecord, StateChange, TransportError};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;

@@ -262,6 +262,7 @@ fn end_of(stream: &StreamId) -> RawRecord {
         value: Vec::new(),
         headers: Event::headers(Some(Event::End)),
         timestamp_ms: crate::clock::unix_ms(),
+        defect: None,
     }
 }
 

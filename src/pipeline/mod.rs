@@ -75,11 +75,7 @@ impl Pipeline {
             events: parts.events.clone(),
             health,
             shutdown,
-            limits: PollLimits {
-                records: pipeline.batch_records,
-                bytes: pipeline.batch_bytes.len(),
-                wait: POLL_WAIT,
-            },
+            limits: PollLimits { records: pipeline.batch_records, bytes: pipeline.batch_bytes.len(), wait: POLL_WAIT },
             epoch: 1,
             committed: 0,
             retry: FIRST_RETRY,

@@ -77,7 +77,8 @@ impl Residents {
             Held::Damaged(reason) => reason.len(),
         };
         // The key is shared between map and order; the rest is the map's own.
-        let bytes = session + stream.as_bytes().len() + size_of::<(StreamId, Resident)>() + size_of::<(StreamId, u64)>();
+        let bytes =
+            session + stream.as_bytes().len() + size_of::<(StreamId, Resident)>() + size_of::<(StreamId, u64)>();
         self.clock += 1;
         self.bytes += bytes;
         self.order.push_back((stream.clone(), self.clock));

@@ -5,7 +5,7 @@ use super::residents::{Held, Residents, Slot};
 use crate::clock::unix_ms;
 use crate::events::Events;
 use crate::model::{Model, Session};
-use crate::state::{StateReadError, StreamEntry, StreamId, StreamState, States};
+use crate::state::{StateReadError, States, StreamEntry, StreamId, StreamState};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};

@@ -99,7 +99,12 @@ impl StateFile {
         })?;
         let Some(found) = found.filter(|found| found != fingerprint) else { return self.set_model(fingerprint) };
         if live > 0 && on_change == OnModelChange::Refuse {
-            return Err(StoreError::OtherModel { path: self.path.clone(), live, found, given: fingerprint.to_string() });
+            return Err(StoreError::OtherModel {
+                path: self.path.clone(),
+                live,
+                found,
+                given: fingerprint.to_string(),
+            });
         }
         if live > 0 {
             self.drop_sessions()?;
@@ -312,8 +317,7 @@ impl States for StateFile {
             let range = (from(after.map(StreamId::as_bytes)), Bound::Unbounded);
             for (looked_at, row) in streams.range::<&[u8]>(range)?.enumerate() {
                 let (key, value) = row?;
-                let entry =
-                    StreamEntry::decode(value.value()).map_err(|e| redb::Error::Corrupted(e.to_string()))?;
+                let entry = StreamEntry::decode(value.value()).map_err(|e| redb::Error::Corrupted(e.to_string()))?;
                 let stream = StreamId::new(key.value()).map_err(|e| redb::Error::Corrupted(e.to_string()))?;
                 if !entry.ended && entry.active_ms < before_ms {
                     page.streams.push(stream.clone());

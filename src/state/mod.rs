@@ -8,9 +8,7 @@ mod file;
 mod memory;
 
 pub use entry::{EntryError, StreamEntry};
-pub use file::{
-    Figures, StateFile, StoreError, forget_ended, is_live, read_figures, stream_entry, write_states,
-};
+pub use file::{Figures, StateFile, StoreError, forget_ended, is_live, read_figures, stream_entry, write_states};
 pub use memory::MemoryStates;
 
 use std::fmt;

@@ -5,12 +5,14 @@
 //! threads. Everything that a batch of records leads to (labels, states, dead letters, how far the source was read)
 //! is committed by the sink at once, or not at all. [`embedded`] and [`stdio`] implement them.
 
+mod dead_letter;
 pub mod embedded;
 pub mod line;
 mod record;
 pub mod stdio;
 
-pub use record::{EVENT_HEADER, Event, EventError, Origin, Position, RawRecord};
+pub use dead_letter::DeadLetter;
+pub use record::{Defect, EVENT_HEADER, Event, EventError, Origin, Position, RawRecord};
 
 pub use crate::state::StateChange;
 
@@ -46,16 +48,6 @@ pub struct OutputRecord {
     /// The input record's timestamp, Unix milliseconds.
     pub timestamp_ms: u64,
     pub value: Vec<u8>,
-}
-
-/// A record that could not be labelled, with its reason.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DeadLetter {
-    pub record: RawRecord,
-    /// `strand-error`: stable, for programs.
-    pub code: &'static str,
-    /// `strand-error-detail`: for people.
-    pub detail: String,
 }
 
 /// Why a transport could not do what it was asked.

@@ -53,6 +53,16 @@ pub struct RawRecord {
     pub headers: Vec<(String, Vec<u8>)>,
     /// Unix milliseconds.
     pub timestamp_ms: u64,
+    /// Set where the transport itself could not make a record of what it read.
+    pub defect: Option<Defect>,
+}
+
+/// What a transport found wrong with a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defect {
+    /// As [`super::DeadLetter::code`].
+    pub code: &'static str,
+    pub detail: String,
 }
 
 /// What a record asks of its stream beside carrying a piece of it.

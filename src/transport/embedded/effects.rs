@@ -4,10 +4,7 @@ use super::tables::{CLIENTS, Counters, DEAD_LETTERS, LABELS, LOG, QUEUE, Queued,
 use super::writer::Pending;
 use super::{Answer, NewRecord, Taken};
 use crate::state::{Figures, write_states};
-use crate::transport::{DeadLetter, RawRecord};
-use base64::Engine as _;
 use redb::{ReadableTable, WriteTransaction};
-use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
 /// A group's effects that are told when it is on disk.
@@ -96,7 +93,10 @@ pub fn commit(
     }
     let mut dead = txn.open_table(DEAD_LETTERS)?;
     for letter in &transaction.letters {
-        let json = dead_letter_json(counters.dead_next, letter, now_ms);
+        let mut fields = serde_json::Map::new();
+        fields.insert("number".to_string(), counters.dead_next.into());
+        fields.append(&mut letter.to_json());
+        let json = serde_json::Value::Object(fields).to_string().into_bytes();
         dead.insert(counters.dead_next, (now_ms, json.as_slice()))?;
         counters.dead_next += 1;
         counters.dead_bytes += json.len() as u64;
@@ -117,33 +117,4 @@ pub fn commit(
         counters.consumed = next;
     }
     write_states(txn, &transaction.states)
-}
-
-/// A dead letter as readers get it. Bytes that are no UTF-8 are given in base64.
-fn dead_letter_json(number: u64, letter: &DeadLetter, now_ms: u64) -> Vec<u8> {
-    let RawRecord { origin, key, value, headers, timestamp_ms } = &letter.record;
-    let mut fields = Map::new();
-    fields.insert("number".to_string(), json!(number));
-    fields.insert("time_ms".to_string(), json!(now_ms));
-    fields.insert("strand-error".to_string(), json!(letter.code));
-    fields.insert("strand-error-detail".to_string(), json!(letter.detail));
-    fields.insert("strand-source".to_string(), json!(origin.to_string()));
-    let mut put = |name: &str, bytes: &[u8]| match std::str::from_utf8(bytes) {
-        Ok(text) => fields.insert(name.to_string(), json!(text)),
-        Err(_) => {
-            let text = base64::engine::general_purpose::STANDARD.encode(bytes);
-            fields.insert(format!("{name}_base64"), json!(text))
-        }
-    };
-    if let Some(key) = key {
-        put("stream", key);
-    }
-    put("value", value);
-    let headers: Map<String, Value> = headers
-        .iter()
-        .map(|(name, value)| (name.clone(), json!(String::from_utf8_lossy(value))))
-        .collect();
-    fields.insert("headers".to_string(), Value::Object(headers));
-    fields.insert("timestamp_ms".to_string(), json!(timestamp_ms));
-    Value::Object(fields).to_string().into_bytes()
 }

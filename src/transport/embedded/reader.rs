@@ -6,7 +6,7 @@ use crate::state::{StoreError, StreamEntry, StreamId, stream_entry};
 use redb::ReadTransaction;
 
 /// Bytes after which a page ends.
-const PAGE_BYTES: usize = 1 << 20;
+const PAGE_BYTES: usize = 256 << 10;
 
 /// Something that is read in order and may be followed.
 #[derive(Debug, Clone)]

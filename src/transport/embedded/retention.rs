@@ -39,12 +39,7 @@ impl Retention {
     }
 
     /// Deletes what is due, a bounded number of rows; true: there is more.
-    pub fn sweep(
-        &mut self,
-        txn: &WriteTransaction,
-        counters: &mut Counters,
-        now_ms: u64,
-    ) -> Result<bool, redb::Error> {
+    pub fn sweep(&mut self, txn: &WriteTransaction, counters: &mut Counters, now_ms: u64) -> Result<bool, redb::Error> {
         let labels = self.labels(txn, counters, now_ms)?;
         let dead_letters = self.dead_letters(txn, counters, now_ms)?;
         let (streams, clients) = match self.labels_keep {

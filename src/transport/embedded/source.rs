@@ -39,8 +39,7 @@ impl Source for QueueSource {
                 let (offset, row) = row?;
                 let offset = offset.value();
                 let damaged = || redb::Error::Corrupted(format!("record {offset} of the queue is damaged"));
-                let Queued { stream, event, timestamp_ms, value } =
-                    Queued::decode(row.value()).ok_or_else(damaged)?;
+                let Queued { stream, event, timestamp_ms, value } = Queued::decode(row.value()).ok_or_else(damaged)?;
                 bytes += value.len();
                 records.push(RawRecord {
                     origin: Origin::Record { topic: topic.clone(), partition: 0, offset: offset as i64 },
@@ -48,6 +47,7 @@ impl Source for QueueSource {
                     value,
                     headers: Event::headers(event),
                     timestamp_ms,
+                    defect: None,
                 });
                 if records.len() >= limits.records || bytes >= limits.bytes {
                     break;

@@ -22,8 +22,14 @@ const GROUP_BYTES: usize = 16 << 20;
 
 /// What the writer is asked for.
 pub enum Write {
-    Ingest { records: Vec<NewRecord>, reply: oneshot::Sender<Result<Vec<Taken>, IngestError>> },
-    Commit { transaction: Box<Pending>, reply: SyncSender<Result<(), TransportError>> },
+    Ingest {
+        records: Vec<NewRecord>,
+        reply: oneshot::Sender<Result<Vec<Taken>, IngestError>>,
+    },
+    Commit {
+        transaction: Box<Pending>,
+        reply: SyncSender<Result<(), TransportError>>,
+    },
     /// Delete what retention says.
     Sweep,
     Stop,
@@ -133,10 +139,9 @@ impl Writer {
         self.shared.events.stored("dead_letters", self.counters.dead_bytes);
         self.shared.tail.advance(self.counters.queue_next);
         if committed {
-            self.shared.progress.send_replace(Progress {
-                log_next: self.counters.log_next,
-                dead_next: self.counters.dead_next,
-            });
+            self.shared
+                .progress
+                .send_replace(Progress { log_next: self.counters.log_next, dead_next: self.counters.dead_next });
         }
         if told.sweep_on {
             // More to delete than one transaction should; a full queue of requests means that there will be others.
