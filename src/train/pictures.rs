@@ -91,14 +91,7 @@ fn curves(run: &Path) -> Result<(), String> {
     let root = SVGBackend::new(&path, (1000, 420)).into_drawing_area();
     root.fill(&WHITE).map_err(|e| e.to_string())?;
     let (left, right) = root.split_horizontally(500);
-    chart(
-        &left,
-        "Training loss",
-        ("epoch", "nats a step"),
-        false,
-        &[("loss".into(), column(2), BLUE_)],
-        &Points::new(),
-    )?;
+    chart(&left, "Training loss", ("epoch", "nats a step"), false, &[("loss".into(), column(2), BLUE_)], &Points::new())?;
     let scores: Vec<_> = [("accuracy", 3, BLUE_), ("F1", 4, ORANGE), ("endless", 5, GREEN_)]
         .into_iter()
         .map(|(name, k, color)| (name.to_string(), column(k), color))
