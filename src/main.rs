@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     }
     let words: Vec<String> = error.chain().map(ToString::to_string).collect();
     eprintln!("strand: {}", words.join(": "));
-    match error.chain().any(|cause| cause.is::<cli::Usage>()) {
+    match error.chain().any(|cause| cause.is::<cli::Usage>() || cause.is::<strand::config::ConfigError>()) {
         true => ExitCode::from(2),
         false => ExitCode::FAILURE,
     }

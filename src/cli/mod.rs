@@ -3,6 +3,8 @@
 //! Here is only what they share: the list of commands, errors with a meaning for the exit code, standard output. What
 //! commands do is in the library as far as it is of use without a command line.
 
+mod bench;
+mod check;
 mod eval;
 mod guess;
 mod lanes;
@@ -10,7 +12,9 @@ mod model;
 mod pieces;
 mod readers;
 mod render;
+mod run;
 mod tag;
+mod train;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -29,17 +33,25 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Run(run::RunArgs),
     Tag(tag::Args),
     Eval(eval::Args),
+    Train(train::Args),
     Model(model::Args),
+    Check(check::CheckArgs),
+    Bench(bench::Args),
 }
 
 /// Runs the command that the command line names.
 pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
         Command::Tag(args) => tag::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Train(args) => train::run(args),
         Command::Model(args) => model::run(args),
+        Command::Check(args) => check::run(&args),
+        Command::Bench(args) => bench::run(args),
     }
 }
 

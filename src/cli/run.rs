@@ -1,0 +1,84 @@
+//! `strand run`: the daemon.
+
+use std::path::PathBuf;
+use strand::config::{Config, ConfigError, Listen, LogConfig, LogFormat, OnModelChange};
+use strand::daemon;
+use strand::shutdown::Shutdown;
+
+/// Label streams until told to stop.
+///
+/// Without a configuration: a durable queue and labels in --data-dir, fed and read over HTTP.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RunArgs {
+    /// Configuration file (TOML); every key is explained in deploy/strand.example.toml
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set one key of the configuration, such as state.stream_ttl=12h; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// Directory of the model [default: models/ner-en]
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Where the embedded queue, labels and states are kept [default: ./strand-data]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address to serve HTTP on, or "off" [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    pub http: Option<Listen>,
+    /// What to do with states that another model made [default: refuse]
+    #[arg(long, value_name = "WHAT")]
+    pub on_model_change: Option<OnModelChange>,
+    /// How log lines are written [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+impl RunArgs {
+    /// The configuration that the arguments ask for; they win over the file.
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        let mut config = Config::load(self.config.as_deref(), &self.sets)?;
+        if let Some(model) = &self.model {
+            config.model = model.clone();
+        }
+        if let Some(data_dir) = &self.data_dir {
+            config.embedded.data_dir = data_dir.clone();
+        }
+        if let Some(http) = self.http {
+            config.http.listen = Some(http);
+        }
+        if let Some(on_model_change) = self.on_model_change {
+            config.on_model_change = on_model_change;
+        }
+        if let Some(format) = self.log_format {
+            config.log.format = format;
+        }
+        Ok(config)
+    }
+}
+
+/// Runs the daemon; returns when it has ended in order.
+pub fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let config = args.config()?;
+    start_logs(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("http").build()?;
+    let result = runtime.block_on(async {
+        let shutdown = Shutdown::new();
+        shutdown.request_on_signals()?;
+        Ok::<_, anyhow::Error>(daemon::run(config, shutdown).await?)
+    });
+    // Reading standard input cannot be interrupted; a thread that does must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+/// Logs go to standard error. `RUST_LOG`, if set, wins over `log.level`.
+fn start_logs(config: &LogConfig) -> anyhow::Result<()> {
+    let level = std::env::var("RUST_LOG").unwrap_or_else(|_| config.level.clone());
+    let filter = tracing_subscriber::EnvFilter::try_new(level)?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match config.format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! The daemon put together: model, transport, pipeline, HTTP; from start to an orderly end.
+
+use crate::config::{Config, ConfigError, Listen, TransportKind};
+use crate::events::Events;
+use crate::health::Health;
+use crate::http::{App, serve};
+use crate::model::{Model, ModelError};
+use crate::pipeline::{Parts, Pipeline};
+use crate::shutdown::Shutdown;
+use crate::state::StoreError;
+use crate::transport::embedded::{Embedded, WriterThread};
+use crate::transport::{Transport, TransportError, stdio};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// How long HTTP clients that are still connected may take once all else has ended.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// Why the daemon did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("cannot start: {0}")]
+    Start(std::io::Error),
+    #[error(transparent)]
+    Pipeline(#[from] TransportError),
+    #[error("what was in flight did not finish within shutdown_timeout ({0:?}); what was acknowledged is on disk")]
+    ShutdownTimeout(Duration),
+}
+
+/// Runs until `shutdown` is requested or the source ends. Call inside a tokio runtime.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), DaemonError> {
+    let model = Arc::new(Model::load(&config.model)?);
+    let format = config.input.resolve(model.encoder().spec())?;
+    let events = Events::new(&model.spec().labels).map_err(|e| DaemonError::Start(std::io::Error::other(e)))?;
+    events.starting(env!("CARGO_PKG_VERSION"), &model.spec().name, model.fingerprint());
+    let health = Health::new(events.clone(), &["pipeline"]);
+
+    let (transport, embedded, writer) = open_transport(&config, &model, &events).await?;
+    let parts = Parts {
+        model: model.clone(),
+        states: transport.states.clone(),
+        events: events.clone(),
+        input: &config.input,
+        format,
+        pipeline: &config.pipeline,
+        state: &config.state,
+    };
+    // HTTP first: an address that is taken should be told before anything runs.
+    let app = App::new(&config, &model, embedded.clone(), events.clone(), health.clone(), shutdown.clone());
+    let http = start_http(&config, app, &events).await?;
+    let sweeping = embedded.map(|embedded| tokio::spawn(embedded.sweep_regularly()));
+    let pipeline = Pipeline::start(transport, &parts, health, shutdown.clone()).map_err(DaemonError::Start)?;
+
+    let (done, ended) = oneshot::channel();
+    let when_done = shutdown.clone();
+    let run = move || {
+        let result = pipeline.run();
+        when_done.request();
+        // Nobody listens only if the daemon has given up waiting.
+        let _ = done.send(result);
+    };
+    std::thread::Builder::new().name("pipeline".to_string()).spawn(run).map_err(DaemonError::Start)?;
+
+    shutdown.requested().await;
+    let limit = config.shutdown_timeout.0;
+    let end = async {
+        let result = ended.await;
+        if let Some(sweeping) = sweeping {
+            sweeping.abort();
+        }
+        if let Some(writer) = writer {
+            // A panic of the writer was reported by those who waited for it.
+            let _ = tokio::task::spawn_blocking(move || writer.stop()).await;
+        }
+        if let Some(http) = http {
+            let abort = http.abort_handle();
+            if timeout(LAST_ANSWERS, http).await.is_err() {
+                abort.abort();
+            }
+        }
+        result
+    };
+    let result = timeout(limit, end).await.map_err(|_| DaemonError::ShutdownTimeout(limit))?;
+    let panicked = |_| TransportError::Fatal("the pipeline ended unexpectedly; this is a defect".to_string());
+    result.map_err(panicked)??;
+    events.stopped();
+    Ok(())
+}
+
+async fn open_transport(
+    config: &Config,
+    model: &Model,
+    events: &Events,
+) -> Result<(Transport, Option<Embedded>, Option<WriterThread>), DaemonError> {
+    let (fingerprint, on_change) = (model.fingerprint().to_string(), config.on_model_change);
+    match config.transport.kind {
+        TransportKind::Embedded => {
+            let (settings, events) = (config.embedded.clone(), events.clone());
+            let open = move || Embedded::open(&settings, &fingerprint, on_change, &events);
+            let opened = tokio::task::spawn_blocking(open).await;
+            let (embedded, writer) = opened.map_err(|e| DaemonError::Start(std::io::Error::other(e)))??;
+            Ok((embedded.transport()?, Some(embedded), Some(writer)))
+        }
+        TransportKind::Stdio => Ok((stdio::open(config, &fingerprint, on_change, events)?, None, None)),
+        TransportKind::Kafka => {
+            let detail = "[transport] kind = \"kafka\" is checked by `strand check` but not run by this version; use \
+                          \"embedded\" or \"stdio\"";
+            Err(ConfigError::Invalid(detail.to_string()).into())
+        }
+    }
+}
+
+async fn start_http(
+    config: &Config,
+    app: App,
+    events: &Events,
+) -> Result<Option<JoinHandle<std::io::Result<()>>>, DaemonError> {
+    let address = match (config.http.listen, config.transport.kind) {
+        (Some(Listen::Off), _) | (None, TransportKind::Stdio) => return Ok(None),
+        (Some(Listen::At(address)), _) => address,
+        (None, _) => SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+    };
+    let failed = |source| DaemonError::Listen { address, source };
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
+    events.listening(listener.local_addr().map_err(failed)?);
+    Ok(Some(tokio::spawn(serve(listener, Arc::new(app)))))
+}

@@ -1,0 +1,330 @@
+//! Everything that happens in the daemon is one named event here, which writes its log line and moves its metrics in
+//! the same place, so that the two cannot drift apart. No other module touches a metric.
+
+mod metrics;
+
+pub use metrics::{Metrics, resident_memory_bytes};
+
+use crate::state::StreamId;
+use crate::transport::Origin;
+use prometheus::local::LocalHistogram;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tracing::{debug, error, info, warn};
+
+/// The events. Cheap to clone; handed to every part of the daemon.
+#[derive(Clone)]
+pub struct Events(Arc<Inner>);
+
+struct Inner {
+    metrics: Metrics,
+    /// The model's labels, in order, for the counters by label.
+    labels: Vec<String>,
+    started: Instant,
+    /// Seconds since `started` (plus one) when records' rejections were last logged.
+    rejections_logged: AtomicU64,
+}
+
+/// What a batch of records amounts to; counted when it is committed, and only then.
+#[derive(Debug)]
+pub struct Tally {
+    pub records: u64,
+    pub bytes: u64,
+    pub steps: u64,
+    pub unknown: u64,
+    /// Labels given, by the model's label.
+    pub labels: Vec<u64>,
+    pub ended: u64,
+    pub expired: u64,
+    confidence: LocalHistogram,
+}
+
+impl Tally {
+    /// One label of the output.
+    pub fn label(&mut self, label: usize, score: f32) {
+        self.steps += 1;
+        if let Some(count) = self.labels.get_mut(label) {
+            *count += 1;
+        }
+        self.confidence.observe(f64::from(score));
+    }
+
+    /// The batch was not committed: nothing of it counts.
+    pub fn discard(self) {
+        self.confidence.clear();
+    }
+}
+
+impl Events {
+    pub fn new(labels: &[String]) -> Result<Events, prometheus::Error> {
+        let inner = Inner {
+            metrics: Metrics::new()?,
+            labels: labels.to_vec(),
+            started: Instant::now(),
+            rejections_logged: AtomicU64::new(0),
+        };
+        // Families are there from the start, so that a dashboard shows zeros and not gaps.
+        for label in labels {
+            inner.metrics.labels.with_label_values(&[label.as_str()]);
+        }
+        for outcome in ["committed", "aborted"] {
+            inner.metrics.transactions.with_label_values(&[outcome]);
+        }
+        for outcome in ["accepted", "refused", "overloaded", "failed"] {
+            inner.metrics.ingest_requests.with_label_values(&[outcome]);
+        }
+        for cause in ["event", "ttl"] {
+            inner.metrics.streams_ended.with_label_values(&[cause]);
+        }
+        Ok(Events(Arc::new(inner)))
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub fn uptime(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
+    // The daemon's life.
+
+    pub fn starting(&self, version: &str, model: &str, fingerprint: &str) {
+        self.0.metrics.build_info.with_label_values(&[version]).set(1.0);
+        self.0.metrics.model_info.with_label_values(&[model, fingerprint]).set(1.0);
+        info!(version, model, fingerprint, "starting");
+    }
+
+    pub fn listening(&self, address: SocketAddr) {
+        info!(%address, "http: listening on http://{address}/");
+    }
+
+    pub fn ready(&self) {
+        self.0.metrics.ready.set(1);
+        info!("ready");
+    }
+
+    pub fn not_ready(&self, part: &str, reason: &str) {
+        self.0.metrics.ready.set(0);
+        info!(part, reason, "not ready");
+    }
+
+    pub fn store_opened(&self, path: &Path, took: Duration, live: u64, queued: u64) {
+        self.0.metrics.streams_live.set(clamp(live));
+        info!(path = %path.display(), took_ms = took.as_millis() as u64, live, queued, "data directory opened");
+    }
+
+    pub fn store_repairing(&self, progress: f64) {
+        info!(percent = (progress * 100.0) as u64, "data directory: checking after an unclean end");
+    }
+
+    pub fn store_reopened(&self, cause: &dyn Display) {
+        warn!(%cause, "data directory: reopened after an error");
+    }
+
+    pub fn states_reset(&self, streams: u64, found: &str) {
+        warn!(streams, found, "states of another model dropped (on_model_change = \"reset\")");
+    }
+
+    pub fn stopped(&self) {
+        info!("stopped");
+    }
+
+    pub fn failed(&self, cause: &dyn Display) {
+        error!(%cause, "ending because of an error");
+    }
+
+    // Batches and transactions.
+
+    /// A batch's figures begin.
+    pub fn tally(&self) -> Tally {
+        Tally {
+            records: 0,
+            bytes: 0,
+            steps: 0,
+            unknown: 0,
+            labels: vec![0; self.0.labels.len()],
+            ended: 0,
+            expired: 0,
+            confidence: self.0.metrics.label_confidence.local(),
+        }
+    }
+
+    pub fn stepped(&self, streams: usize, steps: usize, took: Duration) {
+        let metrics = &self.0.metrics;
+        metrics.batch_streams.observe(streams as f64);
+        metrics.batch_steps.observe(steps as f64);
+        metrics.step_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A transaction was committed: only now does anything of its batch count.
+    pub fn committed(&self, tallies: Vec<Tally>, timestamps_ms: &[u64], now_ms: u64, took: Duration) {
+        let metrics = &self.0.metrics;
+        metrics.transactions.with_label_values(&["committed"]).inc();
+        metrics.transaction_seconds.observe(took.as_secs_f64());
+        let latency = metrics.latency_seconds.local();
+        for timestamp in timestamps_ms {
+            latency.observe(now_ms.saturating_sub(*timestamp) as f64 / 1e3);
+        }
+        let (mut records, mut steps) = (0, 0);
+        for tally in tallies {
+            records += tally.records;
+            steps += tally.steps;
+            metrics.bytes.inc_by(tally.bytes);
+            metrics.unknown_tokens.inc_by(tally.unknown);
+            for (label, count) in self.0.labels.iter().zip(&tally.labels).filter(|(_, count)| **count > 0) {
+                metrics.labels.with_label_values(&[label.as_str()]).inc_by(*count);
+            }
+            metrics.streams_ended.with_label_values(&["event"]).inc_by(tally.ended);
+            metrics.streams_ended.with_label_values(&["ttl"]).inc_by(tally.expired);
+            tally.confidence.flush();
+        }
+        metrics.records.inc_by(records);
+        metrics.steps.inc_by(steps);
+        debug!(records, steps, took_us = took.as_micros() as u64, "committed");
+    }
+
+    pub fn aborted(&self, cause: &dyn Display, retry_in: Duration) {
+        self.0.metrics.transactions.with_label_values(&["aborted"]).inc();
+        warn!(%cause, retry_in_ms = retry_in.as_millis() as u64, "transaction aborted; the records are read again");
+    }
+
+    /// A record went to the dead letters. Logged at debug, one a second at warn: a flood must not fill the log.
+    pub fn rejected(&self, origin: &Origin, code: &'static str, detail: &str) {
+        self.0.metrics.dead_letters.with_label_values(&[code]).inc();
+        let now = self.0.started.elapsed().as_secs() + 1;
+        if self.0.rejections_logged.swap(now, Ordering::Relaxed) == now {
+            debug!(%origin, code, detail, "record rejected");
+        } else {
+            warn!(%origin, code, detail, "record rejected, see the dead letters (further ones of this second: at debug)");
+        }
+    }
+
+    pub fn source_paused(&self, paused: bool) {
+        self.0.metrics.source_paused.set(i64::from(paused));
+        debug!(paused, "back-pressure");
+    }
+
+    pub fn source_depth(&self, depth: u64) {
+        self.0.metrics.source_lag.set(clamp(depth));
+    }
+
+    // Streams and their states.
+
+    pub fn states_loaded(&self, count: usize) {
+        self.0.metrics.states_loaded.inc_by(count as u64);
+    }
+
+    pub fn states_evicted(&self, count: usize) {
+        self.0.metrics.states_evicted.inc_by(count as u64);
+    }
+
+    pub fn state_damaged(&self, stream: &StreamId, cause: &dyn Display) {
+        error!(?stream, %cause, "a stream's state cannot be read; its records are rejected until it is started anew");
+    }
+
+    /// Sums over the engine threads.
+    pub fn residents(&self, streams: u64, bytes: u64) {
+        let metrics = &self.0.metrics;
+        metrics.streams_resident.set(clamp(streams));
+        metrics.streams_spilled.set((metrics.streams_live.get() - clamp(streams)).max(0));
+        metrics.state_bytes.with_label_values(&["memory"]).set(clamp(bytes));
+    }
+
+    /// The store's count of live streams and of the bytes of their states.
+    pub fn streams_stored(&self, live: u64, bytes: u64) {
+        let metrics = &self.0.metrics;
+        metrics.streams_live.set(clamp(live));
+        metrics.streams_spilled.set((clamp(live) - metrics.streams_resident.get()).max(0));
+        metrics.state_bytes.with_label_values(&["store"]).set(clamp(bytes));
+    }
+
+    // Queues, ingestion, retention.
+
+    pub fn queue(&self, records: u64, bytes: u64) {
+        self.0.metrics.queue_depth.with_label_values(&["ingest"]).set(clamp(records));
+        self.0.metrics.queue_bytes.set(clamp(bytes));
+    }
+
+    pub fn writes_waiting(&self, count: usize) {
+        self.0.metrics.queue_depth.with_label_values(&["store"]).set(clamp(count as u64));
+    }
+
+    pub fn ingested(&self, records: usize) {
+        self.0.metrics.ingest_requests.with_label_values(&["accepted"]).inc();
+        debug!(records, "records on disk");
+    }
+
+    pub fn ingest_refused(&self, code: &str, detail: &str) {
+        self.0.metrics.ingest_requests.with_label_values(&["refused"]).inc();
+        debug!(code, detail, "request refused");
+    }
+
+    pub fn ingest_overloaded(&self, records: u64, bytes: u64) {
+        self.0.metrics.ingest_requests.with_label_values(&["overloaded"]).inc();
+        debug!(records, bytes, "queue full: request turned away");
+    }
+
+    pub fn ingest_failed(&self, cause: &dyn Display) {
+        self.0.metrics.ingest_requests.with_label_values(&["failed"]).inc();
+        warn!(%cause, "records could not be written; the client is told to try again");
+    }
+
+    pub fn follower(&self, change: i64) {
+        self.0.metrics.followers.add(change);
+    }
+
+    pub fn expired(&self, table: &str, rows: u64) {
+        if rows > 0 {
+            self.0.metrics.expired.with_label_values(&[table]).inc_by(rows);
+            debug!(table, rows, "deleted by retention");
+        }
+    }
+
+    pub fn stored(&self, table: &str, bytes: u64) {
+        self.0.metrics.store_bytes.with_label_values(&[table]).set(clamp(bytes));
+    }
+
+    pub fn retention_failed(&self, cause: &dyn Display) {
+        warn!(%cause, "retention could not delete; tried again later");
+    }
+}
+
+fn clamp(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_committed_counts() {
+        let events = Events::new(&["O".to_string(), "B-PER".to_string()]).unwrap();
+        let mut tally = events.tally();
+        tally.records = 1;
+        tally.label(1, 0.9);
+        tally.discard();
+        let mut tally = events.tally();
+        tally.records = 2;
+        tally.label(0, 0.5);
+        tally.label(1, 0.7);
+        events.committed(vec![tally], &[1000, 2000], 2500, Duration::from_millis(3));
+        let text = events.metrics().render().unwrap();
+        for line in [
+            "strand_records_total 2",
+            "strand_steps_total 2",
+            "strand_labels_total{label=\"B-PER\"} 1",
+            "strand_label_confidence_count 2",
+            "strand_latency_seconds_count 2",
+            "strand_transactions_total{outcome=\"committed\"} 1",
+            "strand_transactions_total{outcome=\"aborted\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The engine threads as the coordinator sees them: scatter a batch by stream, gather what it leads to.
+
+use super::decode::{Decoder, stream_of};
+use super::labelling::{Job, Labeller, Outcome};
+use super::residents::Residents;
+use super::shard::{Reply, Shard, Work};
+use crate::config::{InputConfig, PipelineConfig, StateConfig};
+use crate::encode::InputFormat;
+use crate::events::{Events, Tally};
+use crate::model::Model;
+use crate::state::{States, StreamId};
+use crate::transport::{DeadLetter, OutputRecord, RawRecord, StateChange, TransportError};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+/// A batch, computed.
+pub struct Computed {
+    pub outputs: Vec<OutputRecord>,
+    pub states: Vec<StateChange>,
+    pub letters: Vec<DeadLetter>,
+    pub tallies: Vec<Tally>,
+}
+
+pub struct Engine {
+    shards: Vec<SyncSender<Work>>,
+    replies: Receiver<Reply>,
+    threads: Vec<JoinHandle<()>>,
+    /// Streams and bytes that each shard holds in memory, as it last said.
+    resident: Vec<(u64, u64)>,
+    events: Events,
+}
+
+/// What the engine is made of.
+pub struct Parts<'a> {
+    pub model: Arc<Model>,
+    pub states: Arc<dyn States>,
+    pub events: Events,
+    pub input: &'a InputConfig,
+    /// How pieces are read and, with `input.format = "json"`, where they are: [`InputConfig::resolve`].
+    pub format: (InputFormat, Option<String>),
+    pub pipeline: &'a PipelineConfig,
+    pub state: &'a StateConfig,
+}
+
+impl Engine {
+    pub fn start(parts: &Parts<'_>) -> std::io::Result<Engine> {
+        let count = match parts.pipeline.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let (format, pointer) = parts.format.clone();
+        let decoder = Decoder { max_record_bytes: parts.input.max_record_bytes.len(), pointer };
+        let (reply_to, replies) = sync_channel(count);
+        let (mut shards, mut threads) = (Vec::new(), Vec::new());
+        for index in 0..count {
+            let (model, events) = (parts.model.clone(), parts.events.clone());
+            let (max_streams, max_bytes) = (parts.state.max_resident, parts.state.max_resident_bytes.len());
+            let (states, decoder) = (parts.states.clone(), decoder.clone());
+            let (sender, work) = sync_channel(1);
+            let reply_to = reply_to.clone();
+            let run = move || {
+                let labeller = Labeller::new(model.clone(), format, decoder, events.clone());
+                let residents = Residents::new(max_streams.div_ceil(count), max_bytes / count);
+                Shard { index, model, labeller, residents, states, events }.run(&work, &reply_to);
+            };
+            threads.push(std::thread::Builder::new().name(format!("engine-{index}")).spawn(run)?);
+            shards.push(sender);
+        }
+        Ok(Engine { shards, replies, threads, resident: vec![(0, 0); count], events: parts.events.clone() })
+    }
+
+    /// Labels `records` and ends the streams of `idle` where their last record came before the given time.
+    pub fn compute(
+        &mut self,
+        epoch: u64,
+        committed: u64,
+        records: Vec<RawRecord>,
+        idle: Vec<(StreamId, u64)>,
+    ) -> Result<Computed, TransportError> {
+        let mut letters = Vec::new();
+        let mut shares: Vec<Vec<(StreamId, Job)>> = self.shards.iter().map(|_| Vec::new()).collect();
+        for record in records {
+            match stream_of(record) {
+                Ok((stream, raw)) => shares[shard_of(&stream, self.shards.len())].push((stream, Job::Record(raw))),
+                Err(letter) => letters.push(letter),
+            }
+        }
+        for (stream, before_ms) in idle {
+            shares[shard_of(&stream, self.shards.len())].push((stream, Job::EndIdle { before_ms }));
+        }
+        let mut asked = 0;
+        for (shard, jobs) in self.shards.iter().zip(shares).filter(|(_, jobs)| !jobs.is_empty()) {
+            shard.send(Work::Batch { epoch, committed, jobs }).map_err(|_| gone())?;
+            asked += 1;
+        }
+        let mut computed = Computed { outputs: Vec::new(), states: Vec::new(), letters, tallies: Vec::new() };
+        let mut error = None;
+        for _ in 0..asked {
+            let reply = self.reply()?;
+            self.resident[reply.shard] = (reply.resident_streams, reply.resident_bytes);
+            match reply.outcome {
+                Ok(Outcome { outputs, states, letters, tally }) => {
+                    computed.outputs.extend(outputs);
+                    computed.states.extend(states);
+                    computed.letters.extend(letters);
+                    computed.tallies.push(tally);
+                }
+                Err(cause) => error = Some(TransportError::Transient(cause.to_string())),
+            }
+        }
+        let (streams, bytes) = self.resident.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        self.events.residents(streams, bytes);
+        // In the order in which the records came, whatever shard was first.
+        computed.outputs.sort_by(|a, b| (&a.origin, &a.stream, a.seq).cmp(&(&b.origin, &b.stream, b.seq)));
+        computed.letters.sort_by(|a, b| a.record.origin.cmp(&b.record.origin));
+        match error {
+            None => Ok(computed),
+            Some(error) => {
+                computed.discard();
+                Err(error)
+            }
+        }
+    }
+
+    /// An answer, noticing a thread that died (a defect: threads end only when the engine stops).
+    fn reply(&self) -> Result<Reply, TransportError> {
+        loop {
+            match self.replies.recv_timeout(std::time::Duration::from_millis(500)) {
+                Ok(reply) => return Ok(reply),
+                Err(_) if self.threads.iter().any(JoinHandle::is_finished) => return Err(gone()),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Drops all sessions: they are read back from the committed states when they are next needed.
+    pub fn forget(&self) -> Result<(), TransportError> {
+        self.shards.iter().try_for_each(|shard| shard.send(Work::Forget).map_err(|_| gone()))
+    }
+
+    /// Ends the threads.
+    pub fn stop(self) {
+        drop(self.shards);
+        for thread in self.threads {
+            // A panic of the thread was reported when its answer was missing.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Computed {
+    /// The batch is not committed: nothing of it counts.
+    pub fn discard(self) {
+        self.tallies.into_iter().for_each(Tally::discard);
+    }
+}
+
+fn gone() -> TransportError {
+    TransportError::Fatal("an engine thread ended unexpectedly (see the message above); this is a defect".to_string())
+}
+
+fn shard_of(stream: &StreamId, shards: usize) -> usize {
+    let mut hasher = DefaultHasher::new();
+    stream.hash(&mut hasher);
+    (hasher.finish() % shards as u64) as usize
+}

@@ -1,0 +1,272 @@
+//! One batch of one shard, labelled: the records of a stream one after the other, different streams together.
+//!
+//! In each round every stream that has records left takes one. A record's events are applied, its piece is pushed,
+//! then all streams' waiting steps run through the network at once, then what became final is written down.
+
+use super::decode::{Decoder, Record, reject};
+use super::output::render;
+use super::residents::{Held, Slot};
+use crate::encode::{InputError, InputFormat};
+use crate::events::{Events, Tally};
+use crate::model::{Model, Output, Session, Stepper};
+use crate::state::{StreamId, StreamState};
+use crate::transport::{DeadLetter, Event, Origin, OutputRecord, RawRecord, StateChange};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What is asked of a stream.
+#[derive(Debug)]
+pub enum Job {
+    /// Take a record.
+    Record(RawRecord),
+    /// End the stream if its last record came before this (Unix milliseconds).
+    EndIdle { before_ms: u64 },
+}
+
+/// A stream with its jobs in this batch.
+pub struct Active {
+    pub stream: StreamId,
+    pub slot: Slot,
+    pub jobs: VecDeque<Job>,
+    /// Its state is not what it was before the batch.
+    pub changed: bool,
+    current: Option<Current>,
+}
+
+/// The record that a stream takes in this round.
+struct Current {
+    record: Record,
+    expires: bool,
+    new_life: bool,
+    /// What the stream was, to go back to if the piece is bad.
+    before: Option<Held>,
+    output: Output,
+    /// The unfinished unit could not be completed.
+    trouble: Option<InputError>,
+}
+
+/// What a batch leads to, ready for a transaction.
+#[derive(Debug)]
+pub struct Outcome {
+    pub outputs: Vec<OutputRecord>,
+    pub states: Vec<StateChange>,
+    pub letters: Vec<DeadLetter>,
+    pub tally: Tally,
+}
+
+/// An engine thread's means to label.
+pub struct Labeller {
+    model: Arc<Model>,
+    stepper: Stepper,
+    format: InputFormat,
+    decoder: Decoder,
+    events: Events,
+}
+
+impl Active {
+    pub fn new(stream: StreamId, slot: Slot, jobs: VecDeque<Job>) -> Active {
+        Active { stream, slot, jobs, changed: false, current: None }
+    }
+}
+
+impl Labeller {
+    pub fn new(model: Arc<Model>, format: InputFormat, decoder: Decoder, events: Events) -> Labeller {
+        Labeller { stepper: Stepper::new(model.clone()), model, format, decoder, events }
+    }
+
+    /// Does all jobs of `actives`; `now_ms` is written down as the streams' last activity.
+    pub fn label(&mut self, actives: &mut [Active], now_ms: u64) -> Outcome {
+        let mut outcome =
+            Outcome { outputs: Vec::new(), states: Vec::new(), letters: Vec::new(), tally: self.events.tally() };
+        // Streams with most records first: those that take part in a round are always the first ones.
+        actives.sort_by_key(|active| std::cmp::Reverse(active.jobs.len()));
+        let mut taking = actives.len();
+        loop {
+            while taking > 0 && actives[taking - 1].jobs.is_empty() {
+                taking -= 1;
+            }
+            if taking == 0 {
+                break;
+            }
+            self.round(&mut actives[..taking], now_ms, &mut outcome);
+        }
+        for active in actives.iter().filter(|active| active.changed) {
+            let session = match &active.slot.held {
+                Held::Live(session) => {
+                    let mut bytes = Vec::new();
+                    session.encode(&self.model, &mut bytes);
+                    Some(bytes)
+                }
+                _ => None,
+            };
+            let state = StreamState { entry: active.slot.entry, session };
+            outcome.states.push(StateChange { stream: active.stream.clone(), state });
+        }
+        outcome
+    }
+
+    fn round(&mut self, actives: &mut [Active], now_ms: u64, outcome: &mut Outcome) {
+        for active in &mut *actives {
+            self.open(active, outcome);
+        }
+        self.step(actives);
+        for active in &mut *actives {
+            self.feed(active, outcome);
+        }
+        self.step(actives);
+        for active in &mut *actives {
+            self.close(active, now_ms, outcome);
+        }
+    }
+
+    /// Takes up the stream's next job and does what its event asks before the piece.
+    fn open(&self, active: &mut Active, outcome: &mut Outcome) {
+        let Some(job) = active.jobs.pop_front() else { return };
+        let (record, expires) = match job {
+            Job::EndIdle { before_ms } => {
+                if !matches!(active.slot.held, Held::Live(_)) || active.slot.entry.active_ms >= before_ms {
+                    return;
+                }
+                (self.decoder.decode(end_of(&active.stream)), true)
+            }
+            Job::Record(raw) => (self.decoder.decode(raw), false),
+        };
+        let record = match record {
+            Ok(record) => record,
+            Err(letter) => return outcome.letters.push(letter),
+        };
+        let mut current =
+            Current { record, expires, new_life: false, before: None, output: Output::default(), trouble: None };
+        let starts = current.record.event == Some(Event::Start);
+        match &mut active.slot.held {
+            Held::Damaged(reason) if !starts => {
+                let detail = format!("the stream's state cannot be read ({reason}); \"start\" begins it anew");
+                return outcome.letters.push(reject(current.record.raw, "state_damaged", detail));
+            }
+            Held::Live(session) if !starts => {
+                if current.record.event == Some(Event::Reset) {
+                    current.before = Some(Held::Live(session.clone()));
+                    current.trouble = session.finish_unit(&self.model).err();
+                }
+            }
+            held => {
+                current.new_life = true;
+                let new = Held::Live(Box::new(Session::new(&self.model)));
+                current.before = Some(std::mem::replace(held, new));
+            }
+        }
+        active.current = Some(current);
+    }
+
+    /// Pushes the piece; what the event asks after it.
+    fn feed(&self, active: &mut Active, outcome: &mut Outcome) {
+        let Some(mut current) = active.current.take() else { return };
+        let Held::Live(session) = &mut active.slot.held else { return };
+        let event = current.record.event;
+        if event == Some(Event::Reset) && !current.new_life {
+            current.output.spans.extend(session.reset());
+        }
+        let piece = current.record.piece();
+        if !(piece.is_empty() && event.is_some())
+            && let Err(error) = session.push(&self.model, self.format, piece)
+        {
+            if let Some(before) = current.before {
+                active.slot.held = before;
+            }
+            return outcome.letters.push(reject(current.record.raw, error.code(), error.to_string()));
+        }
+        if matches!(event, Some(Event::Flush | Event::End)) {
+            current.trouble = session.finish_unit(&self.model).err();
+        }
+        active.current = Some(current);
+    }
+
+    /// Runs everything that waits through the network, together.
+    fn step(&mut self, actives: &mut [Active]) {
+        let (mut sessions, mut outputs, mut places, mut steps) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for active in actives.iter_mut() {
+            if let (Some(current), Held::Live(session)) = (&mut active.current, &mut active.slot.held)
+                && session.waiting() > 0
+            {
+                steps += session.waiting();
+                outputs.push(std::mem::take(&mut current.output));
+                places.push(&mut current.output);
+                sessions.push(session.as_mut());
+            }
+        }
+        if sessions.is_empty() {
+            return;
+        }
+        let start = Instant::now();
+        self.stepper.step(&mut sessions, &mut outputs);
+        self.events.stepped(sessions.len(), steps, start.elapsed());
+        for (place, output) in places.into_iter().zip(outputs) {
+            *place = output;
+        }
+    }
+
+    /// Writes down what became final.
+    fn close(&self, active: &mut Active, now_ms: u64, outcome: &mut Outcome) {
+        let Some(mut current) = active.current.take() else { return };
+        let ends = current.record.event == Some(Event::End);
+        if ends && let Held::Live(session) = &mut active.slot.held {
+            current.output.spans.extend(session.end());
+            active.slot.held = Held::None;
+        }
+        let entry = &mut active.slot.entry;
+        if current.new_life {
+            (entry.records, entry.labels, entry.position) = (0, 0, 0);
+        }
+        entry.labels += current.output.labels.len() as u64;
+        entry.position = current.output.labels.last().map_or(entry.position, |label| label.end);
+        entry.ended = ends;
+        entry.active_ms = now_ms;
+        let raw = current.record.raw;
+        let tally = &mut outcome.tally;
+        if !current.expires {
+            entry.records += 1;
+            tally.records += 1;
+            tally.bytes += raw.value.len() as u64;
+        }
+        tally.ended += u64::from(ends && !current.expires);
+        tally.expired += u64::from(current.expires);
+        tally.unknown += current.output.unknown as u64;
+        for label in &current.output.labels {
+            tally.label(label.label, label.score);
+        }
+        let seq = entry.next_seq;
+        entry.next_seq += 1;
+        active.changed = true;
+        let value = render(self.model.spec(), &active.stream.text(), seq, &current.output, ends);
+        outcome.outputs.push(OutputRecord {
+            stream: active.stream.clone(),
+            seq,
+            origin: raw.origin.clone(),
+            timestamp_ms: raw.timestamp_ms,
+            value,
+        });
+        // The record is taken all the same; only what was unfinished before its event is lost.
+        if let Some(error) = current.trouble {
+            let detail = format!("what was unfinished before \"{}\" is dropped: {error}", event_name(&raw));
+            outcome.letters.push(reject(raw, error.code(), detail));
+        }
+    }
+}
+
+/// The record that stands for a stream's end by the daemon itself.
+fn end_of(stream: &StreamId) -> RawRecord {
+    RawRecord {
+        origin: Origin::Strand,
+        key: Some(stream.as_bytes().to_vec()),
+        value: Vec::new(),
+        headers: Event::headers(Some(Event::End)),
+        timestamp_ms: crate::clock::unix_ms(),
+        defect: None,
+    }
+}
+
+fn event_name(raw: &RawRecord) -> String {
+    let event = raw.headers.iter().find(|(name, _)| name == crate::transport::EVENT_HEADER);
+    event.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+}

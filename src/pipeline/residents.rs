@@ -1,0 +1,171 @@
+//! The streams that a shard holds in memory: a bounded cache over the committed states.
+//!
+//! A stream may be dropped only when its last change is committed; until then its state is nowhere else.
+
+use crate::model::Session;
+use crate::state::{StreamEntry, StreamId};
+use std::collections::{HashMap, VecDeque};
+
+/// A stream's session, if it has one.
+#[derive(Debug, Clone)]
+pub enum Held {
+    /// Never begun, or over.
+    None,
+    Live(Box<Session>),
+    /// The stored state cannot be read, for this reason. Never taken as empty.
+    Damaged(String),
+}
+
+/// What memory holds of a stream.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    pub entry: StreamEntry,
+    pub held: Held,
+    /// The batch that last changed it.
+    pub changed_in: u64,
+}
+
+struct Resident {
+    slot: Slot,
+    bytes: usize,
+    /// When it was last used; the entry of `order` with the same number is the valid one.
+    used: u64,
+}
+
+/// The bounded cache. Least recently used streams leave first.
+pub struct Residents {
+    streams: HashMap<StreamId, Resident>,
+    /// Uses, oldest first; entries whose number is outdated are skipped.
+    order: VecDeque<(StreamId, u64)>,
+    clock: u64,
+    bytes: usize,
+    max_streams: usize,
+    max_bytes: usize,
+}
+
+impl Residents {
+    pub fn new(max_streams: usize, max_bytes: usize) -> Residents {
+        Residents {
+            streams: HashMap::new(),
+            order: VecDeque::new(),
+            clock: 0,
+            bytes: 0,
+            max_streams: max_streams.max(1),
+            max_bytes,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.streams.len()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes a stream out, to be stepped; [`Residents::put`] brings it back.
+    pub fn take(&mut self, stream: &StreamId) -> Option<Slot> {
+        let resident = self.streams.remove(stream)?;
+        self.bytes -= resident.bytes;
+        Some(resident.slot)
+    }
+
+    pub fn put(&mut self, stream: StreamId, slot: Slot) {
+        let session = match &slot.held {
+            Held::Live(session) => session.memory(),
+            Held::None => 0,
+            Held::Damaged(reason) => reason.len(),
+        };
+        // The key is shared between map and order; the rest is the map's own.
+        let bytes =
+            session + stream.as_bytes().len() + size_of::<(StreamId, Resident)>() + size_of::<(StreamId, u64)>();
+        self.clock += 1;
+        self.bytes += bytes;
+        self.order.push_back((stream.clone(), self.clock));
+        self.streams.insert(stream, Resident { slot, bytes, used: self.clock });
+        if self.order.len() > 2 * self.streams.len() + 1024 {
+            let streams = &self.streams;
+            self.order.retain(|(stream, used)| streams.get(stream).is_some_and(|resident| resident.used == *used));
+        }
+    }
+
+    /// Drops the least recently used streams until the bounds hold, but none that batches after `committed` changed.
+    /// Returns how many were dropped.
+    pub fn evict(&mut self, committed: u64) -> usize {
+        let mut dropped = 0;
+        while self.streams.len() > self.max_streams || self.bytes > self.max_bytes {
+            let Some((stream, used)) = self.order.front() else { break };
+            match self.streams.get(stream) {
+                Some(resident) if resident.used == *used => {
+                    if resident.slot.changed_in > committed {
+                        break;
+                    }
+                    self.bytes -= resident.bytes;
+                    self.streams.remove(stream);
+                    dropped += 1;
+                }
+                _ => {}
+            }
+            self.order.pop_front();
+        }
+        dropped
+    }
+
+    /// Drops everything: what was computed is not to be committed.
+    pub fn clear(&mut self) {
+        self.streams.clear();
+        self.order.clear();
+        self.bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(changed_in: u64) -> Slot {
+        Slot { entry: StreamEntry::default(), held: Held::None, changed_in }
+    }
+
+    fn id(name: &str) -> StreamId {
+        StreamId::new(name.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_least_recently_used_leave_first() {
+        let mut residents = Residents::new(2, usize::MAX);
+        for name in ["a", "b", "c"] {
+            residents.put(id(name), slot(1));
+        }
+        let a = residents.take(&id("a")).unwrap();
+        residents.put(id("a"), a);
+        assert_eq!(residents.evict(1), 1);
+        assert!(residents.take(&id("b")).is_none());
+        assert!(residents.take(&id("a")).is_some() && residents.take(&id("c")).is_some());
+        assert_eq!(residents.bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_not_committed_stays() {
+        let mut residents = Residents::new(1, usize::MAX);
+        residents.put(id("a"), slot(1));
+        residents.put(id("b"), slot(2));
+        residents.put(id("c"), slot(2));
+        assert_eq!(residents.evict(1), 1);
+        assert_eq!(residents.len(), 2);
+        assert_eq!(residents.evict(2), 1);
+        assert_eq!(residents.len(), 1);
+    }
+
+    #[test]
+    fn the_bound_in_bytes_holds() {
+        let mut residents = Residents::new(usize::MAX, 2000);
+        for n in 0..100 {
+            residents.put(id(&format!("stream-{n}")), slot(0));
+            residents.evict(0);
+            assert!(residents.bytes() <= 2000);
+        }
+        assert!(residents.len() > 2);
+        assert!(residents.order.len() < 1200);
+    }
+}

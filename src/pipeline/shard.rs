@@ -1,0 +1,118 @@
+//! A shard: one engine thread with the sessions of its share of the streams. Shards share nothing but the model.
+
+use super::labelling::{Active, Job, Labeller, Outcome};
+use super::residents::{Held, Residents, Slot};
+use crate::clock::unix_ms;
+use crate::events::Events;
+use crate::model::{Model, Session};
+use crate::state::{StateReadError, States, StreamEntry, StreamId, StreamState};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
+
+/// What the coordinator asks of a shard.
+pub enum Work {
+    /// Label these jobs. `committed` is the last batch that is committed.
+    Batch { epoch: u64, committed: u64, jobs: Vec<(StreamId, Job)> },
+    /// What was computed is not committed: drop all sessions.
+    Forget,
+}
+
+/// A shard's answer to [`Work::Batch`].
+pub struct Reply {
+    pub shard: usize,
+    pub outcome: Result<Outcome, StateReadError>,
+    pub resident_streams: u64,
+    pub resident_bytes: u64,
+}
+
+pub struct Shard {
+    pub index: usize,
+    pub model: Arc<Model>,
+    pub labeller: Labeller,
+    pub residents: Residents,
+    pub states: Arc<dyn States>,
+    pub events: Events,
+}
+
+impl Shard {
+    /// Works until the coordinator hangs up.
+    pub fn run(mut self, work: &Receiver<Work>, replies: &SyncSender<Reply>) {
+        while let Ok(work) = work.recv() {
+            match work {
+                Work::Forget => self.residents.clear(),
+                Work::Batch { epoch, committed, jobs } => {
+                    let outcome = self.batch(epoch, committed, jobs);
+                    let reply = Reply {
+                        shard: self.index,
+                        outcome,
+                        resident_streams: self.residents.len() as u64,
+                        resident_bytes: self.residents.bytes() as u64,
+                    };
+                    if replies.send(reply).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn batch(&mut self, epoch: u64, committed: u64, jobs: Vec<(StreamId, Job)>) -> Result<Outcome, StateReadError> {
+        let evicted = self.residents.evict(committed);
+        let mut actives = self.gather(jobs)?;
+        let outcome = self.labeller.label(&mut actives, unix_ms());
+        for mut active in actives {
+            if active.changed {
+                active.slot.changed_in = epoch;
+            }
+            self.residents.put(active.stream, active.slot);
+        }
+        self.events.states_evicted(evicted);
+        Ok(outcome)
+    }
+
+    /// Jobs by stream, with each stream's slot from memory or from the store.
+    fn gather(&mut self, jobs: Vec<(StreamId, Job)>) -> Result<Vec<Active>, StateReadError> {
+        let mut queues: Vec<(StreamId, VecDeque<Job>)> = Vec::new();
+        let mut places: HashMap<StreamId, usize> = HashMap::new();
+        for (stream, job) in jobs {
+            let place = *places.entry(stream.clone()).or_insert_with(|| {
+                queues.push((stream, VecDeque::new()));
+                queues.len() - 1
+            });
+            queues[place].1.push_back(job);
+        }
+        let mut slots: Vec<Option<Slot>> = queues.iter().map(|(stream, _)| self.residents.take(stream)).collect();
+        let missing: Vec<usize> = (0..slots.len()).filter(|k| slots[*k].is_none()).collect();
+        if !missing.is_empty() {
+            let keys: Vec<StreamId> = missing.iter().map(|k| queues[*k].0.clone()).collect();
+            let states = self.states.load(&keys)?;
+            self.events.states_loaded(states.iter().flatten().count());
+            for (place, state) in missing.into_iter().zip(states) {
+                slots[place] = Some(self.restore(&queues[place].0, state));
+            }
+        }
+        let actives = queues.into_iter().zip(slots).filter_map(|((stream, jobs), slot)| {
+            // Every missing slot was just filled.
+            slot.map(|slot| Active::new(stream, slot, jobs))
+        });
+        Ok(actives.collect())
+    }
+
+    fn restore(&self, stream: &StreamId, state: Option<StreamState>) -> Slot {
+        let Some(state) = state else {
+            return Slot { entry: StreamEntry::default(), held: Held::None, changed_in: 0 };
+        };
+        let held = match state.session {
+            None => Held::None,
+            Some(bytes) => match Session::decode(&self.model, &bytes) {
+                Ok(session) => Held::Live(Box::new(session)),
+                Err(error) => {
+                    self.events.state_damaged(stream, &error);
+                    Held::Damaged(error.to_string())
+                }
+            },
+        };
+        Slot { entry: state.entry, held, changed_in: 0 }
+    }
+}

@@ -1,0 +1,69 @@
+//! Shutdown as a value: whoever runs for long holds a [`Shutdown`] and ends when it is requested.
+//!
+//! Nothing here is global. Signals are turned into a request in one place, [`Shutdown::request_on_signals`].
+
+use tokio_util::sync::CancellationToken;
+
+/// Handed to every long-lived task and thread; all clones see the same request.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown(CancellationToken);
+
+impl Shutdown {
+    pub fn new() -> Shutdown {
+        Shutdown::default()
+    }
+
+    /// Asks everyone who holds a clone to finish what is in flight and end. Asking twice changes nothing.
+    pub fn request(&self) {
+        self.0.cancel();
+    }
+
+    /// For threads, which look between two pieces of work.
+    pub fn is_requested(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
+    /// For tasks: resolves when shutdown is requested.
+    pub async fn requested(&self) {
+        self.0.cancelled().await;
+    }
+
+    /// Requests shutdown on the first SIGTERM or Ctrl-C; a second one ends the process at once, with exit code 1.
+    /// Call inside a tokio runtime.
+    pub fn request_on_signals(&self) -> std::io::Result<()> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut term = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let shutdown = self.clone();
+        tokio::spawn(async move {
+            loop {
+                let name = tokio::select! {
+                    _ = term.recv() => "SIGTERM",
+                    _ = interrupt.recv() => "SIGINT",
+                };
+                if shutdown.is_requested() {
+                    tracing::error!(signal = name, "second signal: ending at once; what was acknowledged is on disk");
+                    std::process::exit(1);
+                }
+                tracing::info!(signal = name, "shutting down: finishing what is in flight");
+                shutdown.request();
+            }
+        });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_clone_sees_the_request() {
+        let shutdown = Shutdown::new();
+        let other = shutdown.clone();
+        assert!(!other.is_requested());
+        shutdown.request();
+        other.requested().await;
+        assert!(other.is_requested());
+    }
+}

@@ -1,0 +1,334 @@
+//! States in a single file (redb): committed by the process that holds it, read by its threads side by side.
+//!
+//! The file may hold more than states: the embedded transport keeps its queue and labels in the same one, so that one
+//! transaction covers all. A transaction is on disk (fsync) before [`StateFile::write`] returns.
+
+use super::{EntryError, IdlePage, StateChange, StateReadError, States, StreamEntry, StreamId, StreamState};
+use crate::config::OnModelChange;
+use crate::events::Events;
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+/// Version of the tables below and of the embedded transport's.
+const FORMAT: u64 = 1;
+
+const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+const FIGURES: TableDefinition<&str, u64> = TableDefinition::new("figures");
+/// Key of a stream → [`StreamEntry`].
+const STREAMS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("streams");
+/// Key of a live stream → its session.
+const SESSIONS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("sessions");
+/// Most streams that one call of [`States::idle`] looks at.
+const LOOK_AT: usize = 20_000;
+
+/// Why a state file cannot be used, or what failed in it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{} is in use by another process; each strand needs a data directory of its own", .0.display())]
+    Locked(PathBuf),
+    #[error("cannot open {}: {detail}", path.display())]
+    Open { path: PathBuf, detail: String },
+    #[error("{} is in format {found}; this build reads format {FORMAT}", path.display())]
+    Format { path: PathBuf, found: u64 },
+    #[error(
+        "{} holds {live} live streams whose states were made by another model (fingerprint {found:.12}…; the model \
+         given is {given:.12}…). Run with the model that made them; or drop the states with --on-model-change reset \
+         (streams then begin anew, queue and labels stay); or use another --data-dir",
+        path.display()
+    )]
+    OtherModel { path: PathBuf, live: u64, found: String, given: String },
+    #[error("{0}")]
+    Failed(#[from] redb::Error),
+    #[error("{}: {source}", path.display())]
+    Entry { path: PathBuf, source: EntryError },
+}
+
+/// Sums over the streams, kept up to date by every transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Figures {
+    pub live: u64,
+    pub state_bytes: u64,
+}
+
+/// The file. Holds the process's lock on it.
+pub struct StateFile {
+    path: PathBuf,
+    cache_bytes: usize,
+    /// `None` only while, or after, opening it anew failed.
+    database: RwLock<Option<Database>>,
+    events: Events,
+}
+
+impl StateFile {
+    /// Opens or creates the file. `cache_bytes` bounds the pages kept in memory.
+    pub fn open(path: &Path, cache_bytes: usize, events: Events) -> Result<StateFile, StoreError> {
+        if let Some(parent) = path.parent() {
+            let failed = |e| StoreError::Open { path: parent.to_path_buf(), detail: format!("{e}") };
+            std::fs::create_dir_all(parent).map_err(failed)?;
+        }
+        let database = open_database(path, cache_bytes, &events)?;
+        let file = StateFile { path: path.to_path_buf(), cache_bytes, database: RwLock::new(Some(database)), events };
+        let found = file.write(|txn| {
+            txn.open_table(STREAMS)?;
+            txn.open_table(SESSIONS)?;
+            txn.open_table(META)?;
+            let mut figures = txn.open_table(FIGURES)?;
+            let found = figures.get("format")?.map(|format| format.value());
+            if found.is_none() {
+                figures.insert("format", FORMAT)?;
+            }
+            Ok(found.unwrap_or(FORMAT))
+        })?;
+        if found != FORMAT {
+            return Err(StoreError::Format { path: path.to_path_buf(), found });
+        }
+        Ok(file)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Sees to it that the states in the file were made by the model with this fingerprint.
+    pub fn check_model(&self, fingerprint: &str, on_change: OnModelChange) -> Result<(), StoreError> {
+        let (found, live) = self.read(|txn| {
+            let found = txn.open_table(META)?.get("model")?.map(|m| String::from_utf8_lossy(m.value()).into_owned());
+            Ok((found, read_figures(txn)?.live))
+        })?;
+        let Some(found) = found.filter(|found| found != fingerprint) else { return self.set_model(fingerprint) };
+        if live > 0 && on_change == OnModelChange::Refuse {
+            return Err(StoreError::OtherModel {
+                path: self.path.clone(),
+                live,
+                found,
+                given: fingerprint.to_string(),
+            });
+        }
+        if live > 0 {
+            self.drop_sessions()?;
+            self.events.states_reset(live, &found);
+        }
+        self.set_model(fingerprint)
+    }
+
+    fn set_model(&self, fingerprint: &str) -> Result<(), StoreError> {
+        self.write(|txn| {
+            txn.open_table(META)?.insert("model", fingerprint.as_bytes())?;
+            Ok(())
+        })
+    }
+
+    /// Ends every stream without a word; the numbering of their outputs goes on.
+    fn drop_sessions(&self) -> Result<(), StoreError> {
+        let path = self.path.clone();
+        let result = self.write(|txn| {
+            txn.delete_table(SESSIONS)?;
+            txn.open_table(SESSIONS)?;
+            let mut streams = txn.open_table(STREAMS)?;
+            let mut live = Vec::new();
+            for row in streams.iter()? {
+                let (key, value) = row?;
+                match StreamEntry::decode(value.value()) {
+                    Ok(entry) if entry.ended => {}
+                    Ok(entry) => live.push((key.value().to_vec(), entry)),
+                    Err(source) => return Ok(Err(StoreError::Entry { path, source })),
+                }
+            }
+            for (key, entry) in live {
+                let ended = StreamEntry { ended: true, ..entry };
+                streams.insert(key.as_slice(), ended.encode().as_slice())?;
+            }
+            drop(streams);
+            write_figures(txn, Figures::default())?;
+            Ok(Ok(()))
+        })?;
+        result
+    }
+
+    /// Runs `f` in a read transaction: the file as of the last commit.
+    pub fn read<T>(&self, f: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = database.as_ref().ok_or_else(|| self.closed())?;
+        let txn = database.begin_read().map_err(redb::Error::from)?;
+        Ok(f(&txn)?)
+    }
+
+    /// Runs `f` in a write transaction and commits it to disk; nothing is changed when either fails.
+    pub fn write<T>(&self, f: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+        let result = self.try_write(f);
+        if let Err(StoreError::Failed(redb::Error::Io(_) | redb::Error::PreviousIo)) | Err(StoreError::Open { .. }) =
+            &result
+        {
+            // After an error of the disk redb wants the file to be opened anew.
+            self.reopen();
+        }
+        result
+    }
+
+    fn try_write<T>(&self, f: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = database.as_ref().ok_or_else(|| self.closed())?;
+        let txn = database.begin_write().map_err(redb::Error::from)?;
+        let value = f(&txn)?;
+        txn.commit().map_err(redb::Error::from)?;
+        Ok(value)
+    }
+
+    fn closed(&self) -> StoreError {
+        StoreError::Open { path: self.path.clone(), detail: "an error of the disk has closed it".to_string() }
+    }
+
+    fn reopen(&self) {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        *database = None;
+        match open_database(&self.path, self.cache_bytes, &self.events) {
+            Ok(opened) => {
+                *database = Some(opened);
+                self.events.store_reopened(&"input/output error");
+            }
+            // Tried again by the next write.
+            Err(error) => self.events.failed(&error),
+        }
+    }
+}
+
+fn open_database(path: &Path, cache_bytes: usize, events: &Events) -> Result<Database, StoreError> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(cache_bytes);
+    let repairing = events.clone();
+    builder.set_repair_callback(move |session| repairing.store_repairing(session.progress()));
+    builder.create(path).map_err(|error| match error {
+        redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.to_path_buf()),
+        other => StoreError::Open { path: path.to_path_buf(), detail: other.to_string() },
+    })
+}
+
+pub fn read_figures(txn: &ReadTransaction) -> Result<Figures, redb::Error> {
+    let table = txn.open_table(FIGURES)?;
+    let figure = |name| Ok::<_, redb::Error>(table.get(name)?.map_or(0, |value| value.value()));
+    Ok(Figures { live: figure("live")?, state_bytes: figure("state_bytes")? })
+}
+
+fn write_figures(txn: &WriteTransaction, figures: Figures) -> Result<(), redb::Error> {
+    let mut table = txn.open_table(FIGURES)?;
+    table.insert("live", figures.live)?;
+    table.insert("state_bytes", figures.state_bytes)?;
+    Ok(())
+}
+
+/// Writes changed states and returns the figures after it.
+pub fn write_states(txn: &WriteTransaction, changes: &[StateChange]) -> Result<Figures, redb::Error> {
+    let mut figures = {
+        let table = txn.open_table(FIGURES)?;
+        let figure = |name| Ok::<_, redb::Error>(table.get(name)?.map_or(0, |value| value.value()));
+        Figures { live: figure("live")?, state_bytes: figure("state_bytes")? }
+    };
+    let mut streams = txn.open_table(STREAMS)?;
+    let mut sessions = txn.open_table(SESSIONS)?;
+    for change in changes {
+        let key = change.stream.as_bytes();
+        streams.insert(key, change.state.entry.encode().as_slice())?;
+        let before = match &change.state.session {
+            Some(session) => {
+                figures.live += 1;
+                figures.state_bytes += session.len() as u64;
+                sessions.insert(key, session.as_slice())?.map(|old| old.value().len() as u64)
+            }
+            None => sessions.remove(key)?.map(|old| old.value().len() as u64),
+        };
+        if let Some(bytes) = before {
+            figures.live -= 1;
+            figures.state_bytes -= bytes;
+        }
+    }
+    drop((streams, sessions));
+    write_figures(txn, figures)?;
+    Ok(figures)
+}
+
+/// A stream's entry and the size of its session, if it is known.
+pub fn stream_entry(txn: &ReadTransaction, stream: &StreamId) -> Result<Option<(StreamEntry, usize)>, redb::Error> {
+    let Some(entry) = txn.open_table(STREAMS)?.get(stream.as_bytes())? else { return Ok(None) };
+    let entry = StreamEntry::decode(entry.value()).map_err(|e| redb::Error::Corrupted(e.to_string()))?;
+    let session = txn.open_table(SESSIONS)?.get(stream.as_bytes())?;
+    Ok(Some((entry, session.map_or(0, |session| session.value().len()))))
+}
+
+/// Forgets ended streams whose last record came before `before_ms`, looking at a bounded number of streams after
+/// `after`; `keep` may veto. Returns how many were forgotten and where to go on.
+pub fn forget_ended(
+    txn: &WriteTransaction,
+    before_ms: u64,
+    after: Option<&[u8]>,
+    mut keep: impl FnMut(&[u8]) -> Result<bool, redb::Error>,
+) -> Result<(u64, Option<Vec<u8>>), redb::Error> {
+    let mut streams = txn.open_table(STREAMS)?;
+    let (mut forget, mut next) = (Vec::new(), None);
+    for (looked_at, row) in streams.range::<&[u8]>((from(after), Bound::Unbounded))?.enumerate() {
+        let (key, value) = row?;
+        let entry = StreamEntry::decode(value.value()).map_err(|e| redb::Error::Corrupted(e.to_string()))?;
+        if entry.ended && entry.active_ms < before_ms && !keep(key.value())? {
+            forget.push(key.value().to_vec());
+        }
+        if looked_at + 1 == LOOK_AT {
+            next = Some(key.value().to_vec());
+            break;
+        }
+    }
+    for key in &forget {
+        streams.remove(key.as_slice())?;
+    }
+    Ok((forget.len() as u64, next))
+}
+
+/// Whether the stream has begun and not ended.
+pub fn is_live(txn: &WriteTransaction, key: &[u8]) -> Result<bool, redb::Error> {
+    Ok(txn.open_table(SESSIONS)?.get(key)?.is_some())
+}
+
+fn from(after: Option<&[u8]>) -> Bound<&[u8]> {
+    after.map_or(Bound::Unbounded, Bound::Excluded)
+}
+
+impl States for StateFile {
+    fn load(&self, keys: &[StreamId]) -> Result<Vec<Option<StreamState>>, StateReadError> {
+        let load = |txn: &ReadTransaction| {
+            let streams = txn.open_table(STREAMS)?;
+            let sessions = txn.open_table(SESSIONS)?;
+            keys.iter()
+                .map(|key| {
+                    let Some(entry) = streams.get(key.as_bytes())? else { return Ok(None) };
+                    let entry =
+                        StreamEntry::decode(entry.value()).map_err(|e| redb::Error::Corrupted(e.to_string()))?;
+                    let session = sessions.get(key.as_bytes())?.map(|session| session.value().to_vec());
+                    Ok(Some(StreamState { entry, session }))
+                })
+                .collect::<Result<Vec<_>, redb::Error>>()
+        };
+        self.read(load).map_err(|e| StateReadError(e.to_string()))
+    }
+
+    fn idle(&self, before_ms: u64, after: Option<&StreamId>, limit: usize) -> Result<IdlePage, StateReadError> {
+        let look = |txn: &ReadTransaction| {
+            let mut page = IdlePage::default();
+            let streams = txn.open_table(STREAMS)?;
+            let range = (from(after.map(StreamId::as_bytes)), Bound::Unbounded);
+            for (looked_at, row) in streams.range::<&[u8]>(range)?.enumerate() {
+                let (key, value) = row?;
+                let entry = StreamEntry::decode(value.value()).map_err(|e| redb::Error::Corrupted(e.to_string()))?;
+                let stream = StreamId::new(key.value()).map_err(|e| redb::Error::Corrupted(e.to_string()))?;
+                if !entry.ended && entry.active_ms < before_ms {
+                    page.streams.push(stream.clone());
+                }
+                if page.streams.len() == limit || looked_at + 1 == LOOK_AT {
+                    page.next = Some(stream);
+                    break;
+                }
+            }
+            Ok(page)
+        };
+        self.read(look).map_err(|e| StateReadError(e.to_string()))
+    }
+}

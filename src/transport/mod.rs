@@ -1,0 +1,106 @@
+//! Where records come from and where labels go: one set of traits, in the shape that Kafka's transactions need.
+//!
+//! A transport has three parts, used from different threads: a [`Source`] is polled by the pipeline's coordinator, a
+//! [`Sink`] takes one transaction after the other on the committer's thread, and [`States`] is read by the engine
+//! threads. Everything that a batch of records leads to (labels, states, dead letters, how far the source was read)
+//! is committed by the sink at once, or not at all. [`embedded`] and [`stdio`] implement them.
+
+mod dead_letter;
+pub mod embedded;
+pub mod line;
+mod record;
+pub mod stdio;
+
+pub use dead_letter::DeadLetter;
+pub use record::{Defect, EVENT_HEADER, Event, EventError, Origin, Position, RawRecord};
+
+pub use crate::state::StateChange;
+
+use crate::state::{States, StreamId};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bounds of one poll. The first bound that is reached ends it.
+#[derive(Debug, Clone, Copy)]
+pub struct PollLimits {
+    pub records: usize,
+    /// Bytes of values; one record may exceed it.
+    pub bytes: usize,
+    /// How long to wait for the first record.
+    pub wait: Duration,
+}
+
+/// What a poll found.
+#[derive(Debug)]
+pub enum Polled {
+    /// The next records in order; none when the wait was over (or the source is paused).
+    Records(Vec<RawRecord>),
+    /// There will never be more.
+    End,
+}
+
+/// One output record: what one input record made final. `value` is the JSON of DESIGN's output record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutputRecord {
+    pub stream: StreamId,
+    pub seq: u64,
+    pub origin: Origin,
+    /// The input record's timestamp, Unix milliseconds.
+    pub timestamp_ms: u64,
+    pub value: Vec<u8>,
+}
+
+/// Why a transport could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// Passes, perhaps: abort, wait, try again.
+    #[error("{0}")]
+    Transient(String),
+    /// Does not pass: the daemon ends with this message. Nothing that was committed is lost.
+    #[error("{0}")]
+    Fatal(String),
+}
+
+impl TransportError {
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, TransportError::Fatal(_))
+    }
+}
+
+/// Where records come from. Used by one thread.
+pub trait Source: Send {
+    /// The next records after those polled before.
+    fn poll(&mut self, limits: &PollLimits) -> Result<Polled, TransportError>;
+
+    /// Goes back to what was last committed: what was polled since is polled again.
+    fn rewind(&mut self) -> Result<(), TransportError>;
+
+    /// Back-pressure: until [`Source::resume`], polls yield nothing. They go on nevertheless, so that a source that
+    /// must be polled to stay a member of its group does.
+    fn pause(&mut self);
+
+    fn resume(&mut self);
+}
+
+/// Where labels, states and dead letters go, together with the source's positions. Used by one thread.
+///
+/// Calls come as `begin`, then `outputs`, `states` and `dead_letters` in any order, then `commit`; `abort` after any
+/// error, whereupon nothing of the transaction may ever be seen.
+pub trait Sink: Send {
+    fn begin(&mut self) -> Result<(), TransportError>;
+    fn outputs(&mut self, outputs: Vec<OutputRecord>) -> Result<(), TransportError>;
+    fn states(&mut self, states: Vec<StateChange>) -> Result<(), TransportError>;
+    fn dead_letters(&mut self, letters: Vec<DeadLetter>) -> Result<(), TransportError>;
+    /// `positions`: for each partition of which records were read, the first offset *not* read.
+    fn commit(&mut self, positions: Vec<Position>) -> Result<(), TransportError>;
+    fn abort(&mut self) -> Result<(), TransportError>;
+}
+
+/// A transport, ready to run.
+pub struct Transport {
+    pub source: Box<dyn Source>,
+    pub sink: Box<dyn Sink>,
+    pub states: Arc<dyn States>,
+    /// When the source has ended, streams still live are ended too, each with a final output.
+    pub end_streams_at_end: bool,
+}
