@@ -70,8 +70,8 @@ pub enum InputFormat {
     ///
     /// A record is JSON if its first byte after white space is `[` and all its bytes are such as JSON arrays of
     /// numbers are written with: white space, digits, `[ ] + - . , "`, lower-case letters, `E`, `I` and `N`. Any other
-    /// record is binary. A binary record that this rule takes for JSON needs all its numbers below 1.8e-4 or above
-    /// 2000 in size and a certain first byte; producers for which that is possible should send JSON.
+    /// record is binary. This rule takes a binary record for JSON only if all its numbers are positive, none of them
+    /// between 2.4e-4 and 2048, and its first byte is that of `[`; producers for which that is possible send JSON.
     Vector,
 }
 
@@ -182,7 +182,9 @@ impl Encoder {
         /// Goes up when this build reads the same bytes differently from the last (a rule of a tokenizer, say).
         const READING: u32 = 1;
         hash.update(READING.to_le_bytes());
-        vocab::fingerprint(hash, [format!("{:?}", self.spec).as_str()].into_iter());
+        // Serializing can't fail: the keys are strings, and `new` made the only path a constant.
+        let spec = serde_json::to_string(&self.spec).expect("a specification is plain data");
+        vocab::fingerprint(hash, [spec.as_str()].into_iter());
         match &self.kind {
             Kind::Words(words) => words.fingerprint_into(hash),
             Kind::Chars(chars) => chars.fingerprint_into(hash),

@@ -100,7 +100,7 @@ pub(super) fn is_kept(word: &str) -> bool {
         "c'est",
         "jeopardy!",
     ];
-    is_in(word, KEPT) || (word.len() > 4 && word.strip_suffix(['\'', '’']).is_some_and(|word| is_in_ing(word)))
+    is_in(word, KEPT) || (word.len() > 4 && word.strip_suffix(['\'', '’']).is_some_and(is_in_ing))
 }
 
 /// `lovin'`
