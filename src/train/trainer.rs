@@ -37,12 +37,20 @@ pub struct TrainReport {
 /// # Errors
 /// When data cannot be read, the recipe does not fit the data, or the loss does not stay finite.
 pub fn train(recipe: &Recipe, resume: bool) -> Result<TrainReport, TrainError> {
+    train_until(recipe, resume, recipe.train.epochs)?.finish()
+}
+
+/// Trains up to the end of an epoch (counted from 1) and leaves the checkpoint.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_until(recipe: &Recipe, resume: bool, epoch: usize) -> Result<Trainer<'_>, TrainError> {
     recipe.train.check().map_err(TrainError::recipe)?;
     let mut trainer = Trainer::new(recipe, resume)?;
-    while trainer.progress.epoch < recipe.train.epochs && !trainer.out_of_patience() {
+    while trainer.progress.epoch < epoch.min(recipe.train.epochs) && !trainer.out_of_patience() {
         trainer.epoch()?;
     }
-    trainer.finish()
+    Ok(trainer)
 }
 
 /// One shard of the streams: batch, state, working space.
@@ -54,7 +62,8 @@ struct Shard {
     loss: ShardLoss,
 }
 
-struct Trainer<'a> {
+/// A training under way.
+pub struct Trainer<'a> {
     recipe: &'a Recipe,
     encoder: Encoder,
     spec: ModelSpec,
@@ -249,7 +258,11 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<TrainReport, TrainError> {
+    /// Writes the model directory with the best parameters.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn finish(mut self) -> Result<TrainReport, TrainError> {
         self.spec.training = Some(provenance(self.recipe, &self.progress)?);
         let dir = &self.recipe.output.dir;
         Model::save(dir, &self.spec, &self.encoder, &self.best)?;
