@@ -39,8 +39,13 @@ pub enum DaemonError {
     ShutdownTimeout(Duration),
 }
 
-/// Runs until `shutdown` is requested or the source ends. Call inside a tokio runtime.
-pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), DaemonError> {
+/// Runs until `shutdown` is requested or the source ends. Call inside a tokio runtime. `started` is called once all runs,
+/// with the embedded queue where that is the transport.
+pub async fn run(
+    config: Config,
+    shutdown: Shutdown,
+    started: impl FnOnce(Arc<Model>, Option<Embedded>),
+) -> Result<(), DaemonError> {
     let model = Arc::new(Model::load(&config.model)?);
     let format = config.input.resolve(model.encoder().spec())?;
     let events = Events::new(&model.spec().labels).map_err(|e| DaemonError::Start(std::io::Error::other(e)))?;
@@ -60,7 +65,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), DaemonError> 
     // HTTP first: an address that is taken should be told before anything runs.
     let app = App::new(&config, &model, embedded.clone(), events.clone(), health.clone(), shutdown.clone());
     let http = start_http(&config, app, &events).await?;
-    let sweeping = embedded.map(|embedded| tokio::spawn(embedded.sweep_regularly()));
+    let sweeping = embedded.clone().map(|embedded| tokio::spawn(embedded.sweep_regularly()));
     let pipeline = Pipeline::start(transport, &parts, health, shutdown.clone()).map_err(DaemonError::Start)?;
 
     let (done, ended) = oneshot::channel();
@@ -72,6 +77,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), DaemonError> 
         let _ = done.send(result);
     };
     std::thread::Builder::new().name("pipeline".to_string()).spawn(run).map_err(DaemonError::Start)?;
+    started(model, embedded);
 
     shutdown.requested().await;
     let limit = config.shutdown_timeout.0;

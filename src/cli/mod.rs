@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod eval;
+mod feed;
 mod guess;
 mod lanes;
 mod model;

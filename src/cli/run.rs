@@ -1,7 +1,9 @@
 //! `strand run`: the daemon.
 
+use super::feed::Feed;
+use std::io::IsTerminal;
 use std::path::PathBuf;
-use strand::config::{Config, ConfigError, Listen, LogConfig, LogFormat, OnModelChange};
+use strand::config::{Config, ConfigError, Listen, LogConfig, LogFormat, OnModelChange, TransportKind};
 use strand::daemon;
 use strand::shutdown::Shutdown;
 
@@ -31,6 +33,9 @@ pub struct RunArgs {
     /// How log lines are written [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
+    /// Hand these records (JSON lines, as for POST /v1/records) to the embedded queue and show their labels
+    #[arg(long, value_name = "FILE")]
+    pub feed: Option<PathBuf>,
 }
 
 impl RunArgs {
@@ -58,13 +63,28 @@ impl RunArgs {
 
 /// Runs the daemon; returns when it has ended in order.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let config = args.config()?;
+    let mut config = args.config()?;
+    let feed = args.feed.as_deref().map(Feed::read).transpose().map_err(super::usage)?;
+    if feed.is_some() {
+        if config.transport.kind != TransportKind::Embedded {
+            return Err(super::usage("--feed needs the embedded transport"));
+        }
+        // Its output shares the terminal with the log.
+        config.log.level = "warn,strand::http=info".to_string();
+    }
     start_logs(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("http").build()?;
     let result = runtime.block_on(async {
         let shutdown = Shutdown::new();
         shutdown.request_on_signals()?;
-        Ok::<_, anyhow::Error>(daemon::run(config, shutdown).await?)
+        Ok::<_, anyhow::Error>(
+            daemon::run(config, shutdown, |model, queue| {
+                if let (Some(feed), Some(queue)) = (feed, queue) {
+                    tokio::spawn(feed.run(model, queue));
+                }
+            })
+            .await?,
+        )
     });
     // Reading standard input cannot be interrupted; a thread that does must not hold up the end.
     runtime.shutdown_background();
@@ -75,7 +95,11 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
 fn start_logs(config: &LogConfig) -> anyhow::Result<()> {
     let level = std::env::var("RUST_LOG").unwrap_or_else(|_| config.level.clone());
     let filter = tracing_subscriber::EnvFilter::try_new(level)?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     match config.format {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().flatten_event(true).init(),

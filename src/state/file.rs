@@ -197,8 +197,11 @@ impl StateFile {
 fn open_database(path: &Path, cache_bytes: usize, events: &Events) -> Result<Database, StoreError> {
     let mut builder = Database::builder();
     builder.set_cache_size(cache_bytes);
-    let repairing = events.clone();
-    builder.set_repair_callback(move |session| repairing.store_repairing(session.progress()));
+    // A new file is laid out by the same way; only one that was there is news.
+    if path.exists() {
+        let repairing = events.clone();
+        builder.set_repair_callback(move |session| repairing.store_repairing(session.progress()));
+    }
     builder.create(path).map_err(|error| match error {
         redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.to_path_buf()),
         other => StoreError::Open { path: path.to_path_buf(), detail: other.to_string() },

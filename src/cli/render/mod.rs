@@ -12,7 +12,7 @@ pub use bands::Bands;
 pub use conll::Conll;
 pub use gff3::Gff3;
 pub use json::Json;
-pub use paint::{Kinds, Paint};
+pub use paint::{Kinds, Paint, harmless};
 pub use prose::Prose;
 
 use super::lanes::Handler;

@@ -119,6 +119,13 @@ pub struct AdamStep<T> {
 /// Rows × panels that one call of a tile handles; `a` and `c` are at the tile's first element.
 type Tile = unsafe fn(k: usize, a: *const f32, stride: (usize, usize), b: *const f32, c: *mut f32, ldc: usize);
 
+/// See [`portable::lstm_back`].
+type LstmBack = fn(usize, &[f32], &[f32], &[f32], &[f32], &mut [f32], &mut [f32]);
+/// See [`portable::gru_back`].
+type GruBack = fn(usize, &[f32], &[f32], &[f32], &mut [f32], &mut [f32], &mut [f32]);
+/// See [`portable::adam`].
+type Adam = fn(&mut [f32], &[f32], &mut [f32], &mut [f32], &AdamStep<f32>);
+
 /// The table of kernels of one instruction set.
 pub struct Kernels {
     pub name: &'static str,
@@ -128,11 +135,11 @@ pub struct Kernels {
     wide: Tile,
     pub lstm_rows: fn(usize, &mut [f32], &mut [f32], &mut [f32]),
     pub gru_rows: fn(usize, &mut [f32], &[f32], &mut [f32]),
-    pub lstm_back: fn(usize, &[f32], &[f32], &[f32], &[f32], &mut [f32], &mut [f32]),
-    pub gru_back: fn(usize, &[f32], &[f32], &[f32], &mut [f32], &mut [f32], &mut [f32]),
+    pub lstm_back: LstmBack,
+    pub gru_back: GruBack,
     pub tanh_all: fn(&mut [f32]),
     pub softmax_rows: fn(usize, &mut [f32]),
-    pub adam: fn(&mut [f32], &[f32], &mut [f32], &mut [f32], &AdamStep<f32>),
+    pub adam: Adam,
 }
 
 /// Panels of [`Kernels::wide`].

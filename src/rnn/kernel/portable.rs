@@ -132,7 +132,7 @@ pub fn gru_back<T: Real>(hidden: usize, gates: &[T], hn: &[T], h_prev: &[T], dh:
             let dr = dn * hn[k] * r[k] * (one - r[k]);
             (dx_r[k], dx_z[k], dx_n[k]) = (dr, dz, dn);
             (dg_r[k], dg_z[k], dg_n[k]) = (dr, dz, dn * r[k]);
-            dh[k] = dh[k] * z[k];
+            dh[k] *= z[k];
         }
     }
 }
