@@ -1,23 +1,23 @@
-use clap::Parser;
-use strand::cli::{check, run};
+//! The `strand` program: reads the command line, runs the command, turns errors into words and exit codes.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
-#[derive(Parser)]
-enum Command {
-    Run(run::RunArgs),
-    Check(check::CheckArgs),
-}
+mod cli;
 
-fn main() -> std::process::ExitCode {
-    let result = match Command::parse() {
-        Command::Run(args) => run::run(&args),
-        Command::Check(args) => check::run(&args),
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let Err(error) = cli::run() else {
+        return ExitCode::SUCCESS;
     };
-    match result {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("strand: {error:#}");
-            let usage = error.chain().any(|e| e.is::<strand::config::ConfigError>());
-            std::process::ExitCode::from(if usage { 2 } else { 1 })
-        }
+    if error.chain().any(|cause| cause.is::<cli::OutputClosed>()) {
+        // Whoever read our output has seen enough (`strand tag … | head`).
+        return ExitCode::SUCCESS;
+    }
+    let words: Vec<String> = error.chain().map(ToString::to_string).collect();
+    eprintln!("strand: {}", words.join(": "));
+    match error.chain().any(|cause| cause.is::<cli::Usage>() || cause.is::<strand::config::ConfigError>()) {
+        true => ExitCode::from(2),
+        false => ExitCode::FAILURE,
     }
 }

@@ -1,8 +1,8 @@
 //! `strand check`: would `strand run` start? Reads the configuration and the model, touches nothing else.
 
 use super::run::RunArgs;
-use crate::config::TransportKind;
-use crate::model::Model;
+use strand::config::TransportKind;
+use strand::model::Model;
 
 /// Check a configuration and its model without running.
 #[derive(Debug, Clone, clap::Args)]

@@ -1,9 +1,9 @@
 //! `strand run`: the daemon.
 
-use crate::config::{Config, ConfigError, Listen, LogConfig, LogFormat, OnModelChange};
-use crate::daemon;
-use crate::shutdown::Shutdown;
 use std::path::PathBuf;
+use strand::config::{Config, ConfigError, Listen, LogConfig, LogFormat, OnModelChange};
+use strand::daemon;
+use strand::shutdown::Shutdown;
 
 /// Label streams until told to stop.
 ///

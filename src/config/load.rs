@@ -145,7 +145,7 @@ fn expand(key: &str, value: &mut Value, env: &dyn Fn(&str) -> Option<String>) ->
 }
 
 /// Puts one `--set key=value` into the table. The value is read as TOML and, where it is none, as text.
-fn apply(table: &mut Table, set: &str) -> Result<(), ConfigError> {
+pub fn apply(table: &mut Table, set: &str) -> Result<(), ConfigError> {
     let (key, text) = set.split_once('=').ok_or_else(|| ConfigError::Set(set.to_string()))?;
     let value = match format!("v = {text}").parse::<Table>() {
         Ok(mut parsed) if parsed.len() == 1 => parsed.remove("v").unwrap_or_else(|| Value::String(text.to_string())),

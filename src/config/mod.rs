@@ -6,7 +6,7 @@
 mod load;
 mod units;
 
-pub use load::ConfigError;
+pub use load::{ConfigError, apply};
 pub use units::{Bytes, Period};
 
 use crate::encode::{EncoderSpec, InputFormat};

@@ -1,10 +1,50 @@
 //! From the bytes of a stream to the steps of a network, incrementally.
 //!
-//! A [`Reader`] cuts a stream's bytes into [`Unit`]s (words, characters, bases, events, vectors), however the bytes
-//! arrive; the [`Encoder`] of a model turns each unit into one row of [`Features`]: table indices, dense columns and
-//! the characters of the word. What the network makes of features is in [`crate::model::network`].
+//! The [`Encoder`] of a model cuts a stream's bytes into [`Unit`]s (words, characters, bases, events, vectors), however
+//! the bytes arrive, and turns each unit into one row of [`Features`]: table indices, dense columns and the characters
+//! of the word. What is unfinished waits in the stream's [`ReaderState`]. What the network makes of features is in
+//! [`crate::model`].
+//!
+//! ```
+//! use strand::encode::{Encoder, EncoderSpec, Features, InputFormat, ReaderState, WordSpec};
+//!
+//! let spec = EncoderSpec::Words(WordSpec { min_count: 1, ..WordSpec::default() });
+//! let encoder = Encoder::learn(&spec, &mut ["I", "do", "n't"].into_iter(), ".".as_ref())?;
+//! let (mut state, mut units, mut features) = (ReaderState::default(), Vec::new(), Features::default());
+//! for piece in ["I do", "n't kn"] {
+//!     encoder.push(&mut state, InputFormat::Text, piece.as_bytes(), &mut units, &mut features)?;
+//! }
+//! let words: Vec<_> = units.iter().map(|unit| (unit.start, unit.text.as_str())).collect();
+//! assert_eq!(words, [(0, "I"), (2, "do"), (4, "n't")]); // "kn" may go on
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod chars;
+mod dna;
+mod error;
+mod events;
+mod features;
+mod lexicon;
+mod spec;
+mod state;
+#[cfg(test)]
+mod tests;
+mod text;
+mod tokens;
+mod ud_english;
+mod ud_english_lists;
+mod vector;
+mod vocab;
+mod words;
+
+pub use error::{EncoderError, InputError};
+pub use features::{Features, Layout, TableShape};
+pub use spec::{CharSpec, DnaSpec, EncoderSpec, EventSpec, Tokenizer, VectorSpec, WordSpec};
+pub use state::ReaderState;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::path::Path;
 
 /// One step of a stream as the user sees it.
 ///
@@ -27,187 +67,39 @@ pub enum InputFormat {
     /// IUPAC codes in either case; whitespace between them is skipped.
     Dna,
     /// A JSON array of numbers (one step), an array of such arrays (several), or little-endian f32 bytes.
+    ///
+    /// A record is JSON if its first byte after white space is `[` and all its bytes are such as JSON arrays of
+    /// numbers are written with: white space, digits, `[ ] + - . , "`, lower-case letters, `E`, `I` and `N`. Any other
+    /// record is binary. A binary record that this rule takes for JSON needs all its numbers below 1.8e-4 or above
+    /// 2000 in size and a certain first byte; producers for which that is possible should send JSON.
     Vector,
 }
 
-/// Network input of `steps` units, row by row.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Features {
-    pub steps: usize,
-    /// Row index into each embedding table, `[steps, tables]`.
-    pub ids: Vec<u32>,
-    /// Dense columns, `[steps, dense]`.
-    pub dense: Vec<f32>,
-    /// Character ids of all words one after the other; empty without a character encoder.
-    pub chars: Vec<u32>,
-    /// End of each step's characters in `chars`, `[steps]`; empty without a character encoder.
-    pub char_ends: Vec<u32>,
-}
-
-/// One embedding table: `rows` vectors of `dim` numbers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableShape {
-    pub name: &'static str,
-    pub rows: usize,
-    pub dim: usize,
-}
-
-/// What an encoder yields a step: the shapes the network's input layer must have.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Layout {
-    pub tables: Vec<TableShape>,
-    /// Rows of the character embedding table, if the encoder reads characters.
-    pub chars: Option<usize>,
-    pub dense: usize,
-}
-
-/// Why a record's bytes are no input for this model. Each has a stable code, used in dead letters and metrics.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InputError {
-    #[error("byte {at} of the record is not valid UTF-8")]
-    InvalidUtf8 { at: usize },
-    #[error("not the JSON that was expected ({expected}): {detail}")]
-    InvalidJson { expected: &'static str, detail: String },
-    #[error("{detail}")]
-    WrongShape { detail: String },
-    #[error("number {index} of the record is not finite")]
-    NotFinite { index: usize },
-    #[error("byte {at} of the record, {found:?}, is no IUPAC base code")]
-    InvalidBase { at: usize, found: char },
-}
-
-impl InputError {
-    /// The `strand-error` code: stable, for programs.
-    pub fn code(&self) -> &'static str {
+impl InputFormat {
+    /// The name in configurations and messages.
+    pub fn name(self) -> &'static str {
         match self {
-            InputError::InvalidUtf8 { .. } => "invalid_utf8",
-            InputError::InvalidJson { .. } => "invalid_json",
-            InputError::WrongShape { .. } => "wrong_shape",
-            InputError::NotFinite { .. } => "not_finite",
-            InputError::InvalidBase { .. } => "invalid_base",
+            InputFormat::Text => "text",
+            InputFormat::Tokens => "tokens",
+            InputFormat::Dna => "dna",
+            InputFormat::Vector => "vector",
         }
     }
 }
 
-/// `[encoder]` of a recipe and of a `model.toml`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-pub enum EncoderSpec {
-    Words(WordSpec),
-    Chars(CharSpec),
-    Dna(DnaSpec),
-    Events(EventSpec),
-    Vector(VectorSpec),
+/// Where an encoder puts what it read: a unit and its row of features go together.
+struct Rows<'a> {
+    units: &'a mut Vec<Unit>,
+    features: &'a mut Features,
 }
 
-/// Words: embedding of the word ++ shape ++ recurrent character encoder ++ lexicon columns.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct WordSpec {
-    pub tokenizer: Tokenizer,
-    pub word_dim: usize,
-    pub min_count: u32,
-    pub max_words: usize,
-    pub shape_dim: usize,
-    pub char_dim: usize,
-    /// 0 = no character encoder.
-    pub char_hidden: usize,
-    pub char_cell: crate::rnn::Cell,
-    pub char_bidirectional: bool,
-    /// File of `word<TAB>flags` lines, relative to the recipe (in a model directory: `lexicon.tsv`).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lexicon: Option<std::path::PathBuf>,
-    pub lexicon_bits: usize,
-}
-
-impl Default for WordSpec {
-    fn default() -> Self {
-        WordSpec {
-            tokenizer: Tokenizer::UdEnglish,
-            word_dim: 100,
-            min_count: 2,
-            max_words: 20_000,
-            shape_dim: 8,
-            char_dim: 32,
-            char_hidden: 64,
-            char_cell: crate::rnn::Cell::Lstm,
-            char_bidirectional: true,
-            lexicon: None,
-            lexicon_bits: 0,
-        }
+impl Rows<'_> {
+    /// Begins a row: the caller adds its ids, columns and characters.
+    fn unit(&mut self, start: u64, end: u64, text: String) -> &mut Features {
+        self.units.push(Unit { start, end, text });
+        self.features.steps += 1;
+        self.features
     }
-}
-
-/// How running text is cut into words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Tokenizer {
-    /// Word boundaries of Unicode Standard Annex #29.
-    Uax29,
-    /// The conventions of the Universal Dependencies English treebanks (`do n't`, `dog 's`, `well - known`).
-    UdEnglish,
-    /// Only at white space.
-    Whitespace,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CharSpec {
-    pub dim: usize,
-    pub min_count: u32,
-}
-
-impl Default for CharSpec {
-    fn default() -> Self {
-        CharSpec { dim: 64, min_count: 2 }
-    }
-}
-
-/// DNA: four base probabilities as dense columns, and one table for each k-mer length.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DnaSpec {
-    pub kmers: Vec<usize>,
-    pub kmer_dims: Vec<usize>,
-}
-
-impl Default for DnaSpec {
-    fn default() -> Self {
-        DnaSpec { kmers: vec![3, 6], kmer_dims: vec![16, 32] }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct EventSpec {
-    pub dim: usize,
-    pub min_count: u32,
-    pub max_events: usize,
-}
-
-impl Default for EventSpec {
-    fn default() -> Self {
-        EventSpec { dim: 64, min_count: 1, max_events: 50_000 }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct VectorSpec {
-    pub width: usize,
-}
-
-/// What a stream's reader must remember between two pieces: the unfinished part and the position.
-///
-/// Small, exact and portable: it is part of the stream's saved state ([`ReaderState::encode`]).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ReaderState {
-    /// Position of the next unit's first character, base or step since the stream's start.
-    pub position: u64,
-    /// Bytes read that do not make a whole unit yet.
-    pub pending: Vec<u8>,
-    /// What the features of the next unit need of the past (the last bases of a DNA stream).
-    pub context: Vec<u8>,
 }
 
 /// The encoder of one model: its specification, vocabularies and lexicon. Immutable, shared between threads.
@@ -215,9 +107,91 @@ pub struct ReaderState {
 pub struct Encoder {
     spec: EncoderSpec,
     layout: Layout,
+    kind: Kind,
+}
+
+/// One variant for each of [`EncoderSpec`].
+#[derive(Debug, Clone)]
+enum Kind {
+    Words(words::Words),
+    Chars(chars::Chars),
+    Dna(dna::Dna),
+    Events(events::Events),
+    Vector(vector::Vectors),
 }
 
 impl Encoder {
+    /// Counts the training text's `tokens` and builds the vocabularies; the lexicon's path is relative to `base`.
+    pub fn learn(
+        spec: &EncoderSpec,
+        tokens: &mut dyn Iterator<Item = &str>,
+        base: &Path,
+    ) -> Result<Encoder, EncoderError> {
+        spec.check()?;
+        let kind = match spec {
+            EncoderSpec::Words(spec) => Kind::Words(words::Words::learn(spec, tokens, base)?),
+            EncoderSpec::Chars(spec) => Kind::Chars(chars::Chars::learn(spec, tokens)),
+            EncoderSpec::Dna(spec) => Kind::Dna(dna::Dna::new(spec)),
+            EncoderSpec::Events(spec) => Kind::Events(events::Events::learn(spec, tokens)),
+            EncoderSpec::Vector(spec) => Kind::Vector(vector::Vectors::new(spec)),
+        };
+        Ok(Encoder::new(spec, kind))
+    }
+
+    /// Reads the vocabularies and the lexicon of the model in `dir`.
+    pub fn load(spec: &EncoderSpec, dir: &Path) -> Result<Encoder, EncoderError> {
+        spec.check()?;
+        let kind = match spec {
+            EncoderSpec::Words(spec) => Kind::Words(words::Words::load(spec, dir)?),
+            EncoderSpec::Chars(_) => Kind::Chars(chars::Chars::load(dir)?),
+            EncoderSpec::Dna(spec) => Kind::Dna(dna::Dna::new(spec)),
+            EncoderSpec::Events(_) => Kind::Events(events::Events::load(dir)?),
+            EncoderSpec::Vector(spec) => Kind::Vector(vector::Vectors::new(spec)),
+        };
+        Ok(Encoder::new(spec, kind))
+    }
+
+    fn new(spec: &EncoderSpec, kind: Kind) -> Encoder {
+        let mut spec = spec.clone();
+        if let EncoderSpec::Words(WordSpec { lexicon: Some(path), .. }) = &mut spec {
+            *path = lexicon::FILE.into();
+        }
+        let layout = match (&spec, &kind) {
+            (EncoderSpec::Words(spec), Kind::Words(words)) => words.layout(spec),
+            (EncoderSpec::Chars(spec), Kind::Chars(chars)) => chars.layout(spec),
+            (EncoderSpec::Dna(spec), _) => dna::layout(spec),
+            (EncoderSpec::Events(spec), Kind::Events(events)) => events.layout(spec),
+            (EncoderSpec::Vector(spec), _) => Layout { dense: spec.width, ..Layout::default() },
+            _ => unreachable!("`learn` and `load` make the kind from the specification"),
+        };
+        Encoder { spec, layout, kind }
+    }
+
+    /// Writes `words.txt`, `chars.txt`, `events.txt` and `lexicon.tsv`, as far as the encoder has them.
+    pub fn save(&self, dir: &Path) -> Result<(), EncoderError> {
+        match &self.kind {
+            Kind::Words(words) => words.save(dir),
+            Kind::Chars(chars) => chars.save(dir),
+            Kind::Events(events) => events.save(dir),
+            Kind::Dna(_) | Kind::Vector(_) => Ok(()),
+        }
+    }
+
+    /// Hashes everything that decides which features a stream gives.
+    pub fn fingerprint_into(&self, hash: &mut Sha256) {
+        /// Goes up when this build reads the same bytes differently from the last (a rule of a tokenizer, say).
+        const READING: u32 = 1;
+        hash.update(READING.to_le_bytes());
+        vocab::fingerprint(hash, [format!("{:?}", self.spec).as_str()].into_iter());
+        match &self.kind {
+            Kind::Words(words) => words.fingerprint_into(hash),
+            Kind::Chars(chars) => chars.fingerprint_into(hash),
+            Kind::Events(events) => events.fingerprint_into(hash),
+            Kind::Dna(_) | Kind::Vector(_) => {}
+        }
+    }
+
+    /// The specification; the lexicon's path is its place in a model directory.
     pub fn spec(&self) -> &EncoderSpec {
         &self.spec
     }
@@ -225,5 +199,103 @@ impl Encoder {
     /// The shapes that the network's input layer must have.
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// The format in which records hold this model's input unless told otherwise.
+    pub fn format(&self) -> InputFormat {
+        match self.kind {
+            Kind::Words(_) | Kind::Chars(_) => InputFormat::Text,
+            Kind::Dna(_) => InputFormat::Dna,
+            Kind::Events(_) => InputFormat::Tokens,
+            Kind::Vector(_) => InputFormat::Vector,
+        }
+    }
+
+    /// Whether records of this format can be input of this model.
+    pub fn accepts(&self, format: InputFormat) -> bool {
+        format == self.format() || (format == InputFormat::Tokens && matches!(self.kind, Kind::Words(_)))
+    }
+
+    /// Reads the next piece of a stream: appends the units that it completes, and their features.
+    ///
+    /// On an error nothing has changed: neither `state` nor `units` nor `features`.
+    pub fn push(
+        &self,
+        state: &mut ReaderState,
+        format: InputFormat,
+        bytes: &[u8],
+        units: &mut Vec<Unit>,
+        features: &mut Features,
+    ) -> Result<(), InputError> {
+        if !self.accepts(format) {
+            let detail = format!("a model of {} does not read {}", self.spec.kind(), format.name());
+            return Err(InputError::WrongShape { detail });
+        }
+        let (state_before, units_before, steps_before) = (state.clone(), units.len(), features.steps);
+        let rows = &mut Rows { units, features };
+        let result = match &self.kind {
+            Kind::Words(words) => match format {
+                InputFormat::Tokens => tokens::parse(bytes).and_then(|tokens| words.push_tokens(state, &tokens, rows)),
+                _ => words.push(state, bytes, rows),
+            },
+            Kind::Chars(chars) => chars.push(state, bytes, rows),
+            Kind::Dna(dna) => dna.push(state, bytes, rows),
+            Kind::Events(events) => tokens::parse(bytes).map(|tokens| events.push_tokens(state, &tokens, rows)),
+            Kind::Vector(vectors) => vectors.push(state, bytes, rows),
+        };
+        if result.is_err() {
+            *state = state_before;
+            units.truncate(units_before);
+            features.truncate(steps_before, &self.layout);
+        }
+        result
+    }
+
+    /// What is pending is complete as it stands: the stream is flushed or ends.
+    ///
+    /// On an error (the pending bytes end inside a character) what was pending is dropped, and the reader is ready for
+    /// the stream's next piece.
+    pub fn finish(
+        &self,
+        state: &mut ReaderState,
+        units: &mut Vec<Unit>,
+        features: &mut Features,
+    ) -> Result<(), InputError> {
+        let rows = &mut Rows { units, features };
+        match &self.kind {
+            Kind::Words(words) => words.finish(state, rows),
+            Kind::Chars(_) => text::finish_character(state),
+            Kind::Dna(_) | Kind::Events(_) | Kind::Vector(_) => Ok(()),
+        }
+    }
+
+    /// Takes given tokens, each as one unit (from files of labelled tokens).
+    ///
+    /// Words have the positions that the text of the tokens, each followed by one space, would give them; what is
+    /// pending of a text before them is finished first. Characters, bases and events are 1 wide; a token that is no
+    /// single character or no base code is an unknown one. A model of vectors has no tokens: nothing is added.
+    pub fn push_tokens(
+        &self,
+        state: &mut ReaderState,
+        tokens: &[impl AsRef<str>],
+        units: &mut Vec<Unit>,
+        features: &mut Features,
+    ) {
+        let rows = &mut Rows { units, features };
+        match &self.kind {
+            Kind::Words(words) => {
+                // The error is of pending bytes that are dropped; tokens have none.
+                let _ = words.push_tokens(state, tokens, rows);
+            }
+            Kind::Chars(chars) => chars.push_tokens(state, tokens, rows),
+            Kind::Dna(dna) => dna.push_tokens(state, tokens, rows),
+            Kind::Events(events) => events.push_tokens(state, tokens, rows),
+            Kind::Vector(_) => {}
+        }
+    }
+
+    /// Whether a step's word, character or event was not in the vocabulary, by its table indices.
+    pub fn is_unknown(&self, ids: &[u32]) -> bool {
+        ids.first() == Some(&0)
     }
 }

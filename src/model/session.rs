@@ -162,7 +162,7 @@ impl Stepper {
 }
 
 /// The likeliest label (the first of equals) and its probability; classes of one label are added up.
-fn best(p: &[f32], class_label: &[usize], labels: usize, sums: &mut Vec<f32>) -> (usize, f32) {
+pub(crate) fn best(p: &[f32], class_label: &[usize], labels: usize, sums: &mut Vec<f32>) -> (usize, f32) {
     sums.clear();
     sums.resize(labels, 0.0);
     for (&p, &label) in p.iter().zip(class_label) {

@@ -73,8 +73,7 @@ impl ModelSpec {
     /// Reads and checks `dir/model.toml`.
     pub fn load(dir: &Path) -> Result<ModelSpec, ModelError> {
         let path = dir.join("model.toml");
-        let text =
-            std::fs::read_to_string(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
+        let text = std::fs::read_to_string(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
         let spec: ModelSpec =
             toml::from_str(&text).map_err(|e| ModelError::Invalid { path: path.clone(), detail: e.to_string() })?;
         spec.check().map_err(|detail| ModelError::Invalid { path, detail })?;

@@ -21,7 +21,7 @@ const VOCABULARY: usize = 10_000;
 pub fn words_per_second(threads: usize, rounds: usize) -> f64 {
     let lstm = LayerSpec { cell: Cell::Lstm, hidden: 128, nonlinearity: Default::default() };
     let shape = NetShape {
-        tables: vec![TableShape { name: "word".into(), rows: VOCABULARY, dim: 100 }],
+        tables: vec![TableShape { name: "word", rows: VOCABULARY, dim: 100 }],
         chars: None,
         dense: 0,
         layers: vec![lstm.clone(), lstm],

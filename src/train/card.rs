@@ -18,8 +18,7 @@ pub fn write_if_absent(dir: &Path, recipe: &Recipe, model: &Model, progress: &Pr
 
 fn card(recipe: &Recipe, model: &Model, progress: &Progress) -> String {
     let spec = model.spec();
-    let layers: Vec<String> =
-        spec.layers.iter().map(|l| format!("{:?} {}", l.cell, l.hidden).to_lowercase()).collect();
+    let layers: Vec<String> = spec.layers.iter().map(|l| format!("{:?} {}", l.cell, l.hidden).to_lowercase()).collect();
     let mut text = format!(
         "# {}\n\nA strictly online tagger: {} encoder, layers {}, {} parameters, labels {}.\n\n## Data\n\n",
         spec.name,

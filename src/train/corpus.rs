@@ -61,11 +61,8 @@ impl Examples {
         let intervals = data::read_intervals(&spec.resolve(&g.intervals))?;
         for sequence in data::read_sequences(&path)? {
             let none = Vec::new();
-            let classes = data::dna_labels(
-                intervals.get(&sequence.name).unwrap_or(&none),
-                sequence.bases.len(),
-                scheme,
-            );
+            let classes =
+                data::dna_labels(intervals.get(&sequence.name).unwrap_or(&none), sequence.bases.len(), scheme);
             let whole = vec![[0, sequence.bases.len()]];
             for &[from, to] in g.ranges.as_ref().unwrap_or(&whole) {
                 let (Some(bases), Some(classes)) = (sequence.bases.get(from..to), classes.get(from..to)) else {
@@ -199,8 +196,7 @@ pub fn model_spec(recipe: &Recipe, classes: &[String], encoder: &Encoder) -> Mod
         scheme: recipe.task.scheme,
         labels,
         outside,
-        classes: framed
-            .then(|| classes.iter().map(|c| ClassSpec { class: c.clone(), label: label_of(c) }).collect()),
+        classes: framed.then(|| classes.iter().map(|c| ClassSpec { class: c.clone(), label: label_of(c) }).collect()),
         encoder: encoder.spec().clone(),
         layers: recipe.layers.clone(),
         training: None,

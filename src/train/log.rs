@@ -43,15 +43,8 @@ impl RunLog {
         Ok(self.steps.serialize((step, epoch, loss, lr, r.norm, u8::from(r.clipped), r.values_clipped))?)
     }
 
-    pub fn epoch(
-        &mut self,
-        p: &Progress,
-        loss: f64,
-        dev: Option<&DevScore>,
-        seconds: f64,
-    ) -> Result<(), TrainError> {
-        let (accuracy, f1, endless) =
-            (dev.map(|d| d.accuracy), dev.and_then(|d| d.f1), dev.and_then(|d| d.endless));
+    pub fn epoch(&mut self, p: &Progress, loss: f64, dev: Option<&DevScore>, seconds: f64) -> Result<(), TrainError> {
+        let (accuracy, f1, endless) = (dev.map(|d| d.accuracy), dev.and_then(|d| d.f1), dev.and_then(|d| d.endless));
         self.epochs.serialize((p.epoch, p.step, loss, accuracy, f1, endless, p.rows_per_second, seconds))?;
         for writer in [&mut self.steps, &mut self.epochs, &mut self.flow] {
             writer.flush().map_err(csv::Error::from)?;

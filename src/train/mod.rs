@@ -52,3 +52,6 @@ impl TrainError {
         TrainError::Recipe(detail.into())
     }
 }
+
+#[cfg(test)]
+mod tests;

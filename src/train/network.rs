@@ -207,9 +207,7 @@ impl<T: Real> Worker<T> {
         let mut result = ShardLoss::default();
         T::softmax_rows(classes, &mut self.logits);
         let smooth = spec.label_smoothing / classes as f64;
-        for ((p, &target), &weight) in
-            self.logits.chunks_exact_mut(classes).zip(&batch.targets).zip(&batch.weights)
-        {
+        for ((p, &target), &weight) in self.logits.chunks_exact_mut(classes).zip(&batch.targets).zip(&batch.weights) {
             if target == NO_TARGET {
                 p.fill(T::zero());
                 continue;

@@ -30,17 +30,14 @@ fn range(points: &[&Points], axis: impl Fn(&(f64, f64)) -> f64) -> std::ops::Ran
 }
 
 /// One chart: titled, with named lines.
-fn chart<DB: DrawingBackend>(
-    area: &DrawingArea<DB, plotters::coord::Shift>,
+fn chart(
+    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
     title: &str,
     (x_name, y_name): (&str, &str),
     logarithmic: bool,
     lines: &[(String, Points, RGBColor)],
     marks: &Points,
-) -> Result<(), String>
-where
-    DB::ErrorType: 'static,
-{
+) -> Result<(), String> {
     let points: Vec<&Points> = lines.iter().map(|(_, p, _)| p).collect();
     let (xs, ys) = (range(&points, |p| p.0), range(&points, |p| p.1));
     let mut builder = ChartBuilder::on(area);
@@ -56,17 +53,14 @@ where
     }
 }
 
-fn fill<DB: DrawingBackend, Y: Ranged<ValueType = f64> + ValueFormatter<f64>>(
-    mut chart: ChartContext<'_, DB, Cartesian2d<plotters::coord::types::RangedCoordf64, Y>>,
+fn fill<'a, Y: Ranged<ValueType = f64> + ValueFormatter<f64>>(
+    mut chart: ChartContext<'a, SVGBackend<'a>, Cartesian2d<plotters::coord::types::RangedCoordf64, Y>>,
     x_name: &str,
     y_name: &str,
     lines: &[(String, Points, RGBColor)],
     marks: &Points,
-) -> Result<(), String>
-where
-    DB::ErrorType: 'static,
-{
-    let words = |e: DrawingAreaErrorKind<DB::ErrorType>| e.to_string();
+) -> Result<(), String> {
+    let words = |e: DrawingAreaErrorKind<std::io::Error>| e.to_string();
     chart.configure_mesh().x_desc(x_name).y_desc(y_name).light_line_style(WHITE.mix(0.0)).draw().map_err(words)?;
     for (name, points, color) in lines {
         let (color, drawn) = (*color, points.iter().copied().filter(|p| p.1.is_finite()));
@@ -91,7 +85,14 @@ fn curves(run: &Path) -> Result<(), String> {
     let root = SVGBackend::new(&path, (1000, 420)).into_drawing_area();
     root.fill(&WHITE).map_err(|e| e.to_string())?;
     let (left, right) = root.split_horizontally(500);
-    chart(&left, "Training loss", ("epoch", "nats a step"), false, &[("loss".into(), column(2), BLUE_)], &Points::new())?;
+    chart(
+        &left,
+        "Training loss",
+        ("epoch", "nats a step"),
+        false,
+        &[("loss".into(), column(2), BLUE_)],
+        &Points::new(),
+    )?;
     let scores: Vec<_> = [("accuracy", 3, BLUE_), ("F1", 4, ORANGE), ("endless", 5, GREEN_)]
         .into_iter()
         .map(|(name, k, color)| (name.to_string(), column(k), color))

@@ -256,7 +256,11 @@ impl TrainSpec {
     /// Says what is out of range.
     pub fn check(&self) -> Result<(), String> {
         let chance = |name: &str, x: f64| {
-            if (0.0..1.0).contains(&x) { Ok(()) } else { Err(format!("train.{name} = {x}: must be at least 0 and below 1")) }
+            if (0.0..1.0).contains(&x) {
+                Ok(())
+            } else {
+                Err(format!("train.{name} = {x}: must be at least 0 and below 1"))
+            }
         };
         chance("dropout_input", self.dropout_input)?;
         chance("dropout_layers", self.dropout_layers)?;
@@ -266,7 +270,8 @@ impl TrainSpec {
         if !(0.0..=1.0).contains(&self.reset_probability) {
             return Err(format!("train.reset_probability = {}: must be 0 to 1", self.reset_probability));
         }
-        for (name, n) in [("epochs", self.epochs), ("batch", self.batch), ("chunk", self.chunk), ("block", self.block)] {
+        for (name, n) in [("epochs", self.epochs), ("batch", self.batch), ("chunk", self.chunk), ("block", self.block)]
+        {
             if n == 0 {
                 return Err(format!("train.{name} = 0: must be at least 1"));
             }

@@ -81,8 +81,7 @@ impl<'a> Trainer<'a> {
         if let Some(name) = t.class_weights.keys().find(|k| !classes.contains(k)) {
             return Err(TrainError::recipe(format!("train.class_weights names {name:?}; the classes are {classes:?}")));
         }
-        let class_weights: Vec<f32> =
-            classes.iter().map(|c| t.class_weights.get(c).copied().unwrap_or(1.0)).collect();
+        let class_weights: Vec<f32> = classes.iter().map(|c| t.class_weights.get(c).copied().unwrap_or(1.0)).collect();
         let corpus = Corpus::new(&examples, &encoder, &classes, &class_weights, true)?;
         if corpus.rows() < t.batch {
             let (rows, batch) = (corpus.rows(), t.batch);
@@ -120,7 +119,8 @@ impl<'a> Trainer<'a> {
         };
         if resume {
             let checkpoint = Checkpoint::load(&run, recipe, &trainer.params)?;
-            (trainer.params, trainer.best, trainer.progress) = (checkpoint.params, checkpoint.best, checkpoint.progress);
+            (trainer.params, trainer.best, trainer.progress) =
+                (checkpoint.params, checkpoint.best, checkpoint.progress);
             (trainer.optimizer.m, trainer.optimizer.v) = (checkpoint.m, checkpoint.v);
             (trainer.optimizer.ema, trainer.optimizer.step) = (checkpoint.ema, trainer.progress.step);
         }
@@ -156,8 +156,7 @@ impl<'a> Trainer<'a> {
             let (weight, scored) = plan.weight(&self.corpus, chunk);
             let loss_spec = LossSpec { total_weight: weight, label_smoothing: t.label_smoothing };
             let loss = self.chunk(&plan, chunk, loss_spec, true);
-            let report =
-                self.optimizer.step(&self.shape, &self.workers, &mut self.params, lr, self.threads);
+            let report = self.optimizer.step(&self.shape, &self.workers, &mut self.params, lr, self.threads);
             self.net.set(&self.params, self.threads);
             bad = if report.norm.is_finite() { 0 } else { bad + 1 };
             if bad > MAX_BAD_STEPS {
@@ -182,7 +181,14 @@ impl<'a> Trainer<'a> {
         self.progress.rows_per_second = rows as f64 / seconds;
         self.flow(&plan)?;
         self.score(sum / rows.max(1) as f64, seconds)?;
-        Checkpoint::save(&self.recipe.output.run_dir(), self.recipe, &self.params, &self.best, &self.optimizer, &self.progress)
+        Checkpoint::save(
+            &self.recipe.output.run_dir(),
+            self.recipe,
+            &self.params,
+            &self.best,
+            &self.optimizer,
+            &self.progress,
+        )
     }
 
     /// Forwards and back over one chunk, all shards.

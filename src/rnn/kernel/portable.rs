@@ -43,16 +43,18 @@ pub fn lstm_rows<T: Real>(hidden: usize, gates: &mut [T], c: &mut [T], h: &mut [
     for ((gates, c), h) in
         gates.chunks_exact_mut(4 * hidden).zip(c.chunks_exact_mut(hidden)).zip(h.chunks_exact_mut(hidden))
     {
-        let (i, rest) = gates.split_at_mut(hidden);
-        let (f, rest) = rest.split_at_mut(hidden);
-        let (g, o) = rest.split_at_mut(hidden);
-        for k in 0..hidden {
-            i[k] = sigmoid(i[k]);
-            f[k] = sigmoid(f[k]);
-            g[k] = tanh(g[k]);
-            o[k] = sigmoid(o[k]);
-            c[k] = f[k].mul_add(c[k], i[k] * g[k]);
-            h[k] = o[k] * tanh(c[k]);
+        // One pass an operation, each over few slices: the compiler turns such loops into vector code.
+        let (i_f, g_o) = gates.split_at_mut(2 * hidden);
+        let (g, o) = g_o.split_at_mut(hidden);
+        i_f.iter_mut().for_each(|x| *x = sigmoid(*x));
+        g.iter_mut().for_each(|x| *x = tanh(*x));
+        o.iter_mut().for_each(|x| *x = sigmoid(*x));
+        let (i, f) = i_f.split_at(hidden);
+        for (c, ((&i, &f), &g)) in c.iter_mut().zip(i.iter().zip(f).zip(&*g)) {
+            *c = f.mul_add(*c, i * g);
+        }
+        for (h, (&o, &c)) in h.iter_mut().zip(o.iter().zip(&*c)) {
+            *h = o * tanh(c);
         }
     }
 }
@@ -65,13 +67,14 @@ pub fn gru_rows<T: Real>(hidden: usize, gates: &mut [T], hn: &[T], h: &mut [T]) 
     for ((gates, hn), h) in
         gates.chunks_exact_mut(3 * hidden).zip(hn.chunks_exact(hidden)).zip(h.chunks_exact_mut(hidden))
     {
-        let (r, rest) = gates.split_at_mut(hidden);
-        let (z, n) = rest.split_at_mut(hidden);
-        for k in 0..hidden {
-            r[k] = sigmoid(r[k]);
-            z[k] = sigmoid(z[k]);
-            n[k] = tanh(r[k].mul_add(hn[k], n[k]));
-            h[k] = z[k].mul_add(h[k] - n[k], n[k]);
+        let (r_z, n) = gates.split_at_mut(2 * hidden);
+        r_z.iter_mut().for_each(|x| *x = sigmoid(*x));
+        let (r, z) = r_z.split_at(hidden);
+        for (n, (&r, &hn)) in n.iter_mut().zip(r.iter().zip(hn)) {
+            *n = tanh(r.mul_add(hn, *n));
+        }
+        for (h, (&z, &n)) in h.iter_mut().zip(z.iter().zip(&*n)) {
+            *h = z.mul_add(*h - n, n);
         }
     }
 }
@@ -90,6 +93,9 @@ pub fn lstm_back<T: Real>(hidden: usize, gates: &[T], c: &[T], c_prev: &[T], dh:
         let (di, rest) = dgates.split_at_mut(hidden);
         let (df, rest) = rest.split_at_mut(hidden);
         let (dg, d_o) = rest.split_at_mut(hidden);
+        let (i, f, g, o) = (&i[..hidden], &f[..hidden], &g[..hidden], &o[..hidden]);
+        let (di, df, dg, d_o) = (&mut di[..hidden], &mut df[..hidden], &mut dg[..hidden], &mut d_o[..hidden]);
+        let (c, c_prev, dh, dc) = (&c[..hidden], &c_prev[..hidden], &dh[..hidden], &mut dc[..hidden]);
         for k in 0..hidden {
             let tc = tanh(c[k]);
             d_o[k] = dh[k] * tc * o[k] * (one - o[k]);
@@ -112,13 +118,20 @@ pub fn gru_back<T: Real>(hidden: usize, gates: &[T], hn: &[T], h_prev: &[T], dh:
         let (hn, h_prev, dh) = (&hn[at.clone()], &h_prev[at.clone()], &mut dh[at]);
         let (r, rest) = gates.split_at(hidden);
         let (z, n) = rest.split_at(hidden);
-        let (dx, dg) = (&mut dx[row * 3 * hidden..][..3 * hidden], &mut dg[row * 3 * hidden..][..3 * hidden]);
+        let (dx_r, rest) = dx[row * 3 * hidden..].split_at_mut(hidden);
+        let (dx_z, dx_n) = rest.split_at_mut(hidden);
+        let (dg_r, rest) = dg[row * 3 * hidden..].split_at_mut(hidden);
+        let (dg_z, dg_n) = rest.split_at_mut(hidden);
+        let (r, z, n) = (&r[..hidden], &z[..hidden], &n[..hidden]);
+        let (hn, h_prev, dh) = (&hn[..hidden], &h_prev[..hidden], &mut dh[..hidden]);
+        let (dx_r, dx_z, dx_n) = (&mut dx_r[..hidden], &mut dx_z[..hidden], &mut dx_n[..hidden]);
+        let (dg_r, dg_z, dg_n) = (&mut dg_r[..hidden], &mut dg_z[..hidden], &mut dg_n[..hidden]);
         for k in 0..hidden {
             let dn = dh[k] * (one - z[k]) * (one - n[k] * n[k]);
             let dz = dh[k] * (h_prev[k] - n[k]) * z[k] * (one - z[k]);
             let dr = dn * hn[k] * r[k] * (one - r[k]);
-            (dx[k], dx[hidden + k], dx[2 * hidden + k]) = (dr, dz, dn);
-            (dg[k], dg[hidden + k], dg[2 * hidden + k]) = (dr, dz, dn * r[k]);
+            (dx_r[k], dx_z[k], dx_n[k]) = (dr, dz, dn);
+            (dg_r[k], dg_z[k], dg_n[k]) = (dr, dz, dn * r[k]);
             dh[k] = dh[k] * z[k];
         }
     }

@@ -1,0 +1,95 @@
+//! `strand model`: what is in a model directory.
+
+use super::{load_model, print};
+use anyhow::Context;
+use clap::Subcommand;
+use serde_json::json;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use strand::model::Model;
+
+/// Inspect models
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show what a model is: labels, encoder, layers, size, how it was trained
+    Show {
+        /// Model directory
+        #[arg(value_name = "DIR")]
+        model: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let Command::Show { model: dir, json } = args.command;
+    let model = load_model(&dir)?;
+    let bytes = directory_bytes(&dir)?;
+    print(&if json { as_json(&model, bytes)? } else { as_text(&model, bytes)? })
+}
+
+/// Bytes of the files in a model directory.
+fn directory_bytes(dir: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        bytes += entry?.metadata()?.len();
+    }
+    Ok(bytes)
+}
+
+fn as_json(model: &Model, bytes: u64) -> anyhow::Result<String> {
+    let mut object = match serde_json::to_value(model.spec())? {
+        serde_json::Value::Object(object) => object,
+        other => anyhow::bail!("the specification is no object: {other}"),
+    };
+    object.insert("fingerprint".to_string(), json!(model.fingerprint()));
+    object.insert("parameters".to_string(), json!(model.parameters()));
+    object.insert("directory_bytes".to_string(), json!(bytes));
+    Ok(serde_json::to_string_pretty(&object)? + "\n")
+}
+
+fn as_text(model: &Model, bytes: u64) -> anyhow::Result<String> {
+    let (spec, mut out) = (model.spec(), String::new());
+    let mib = bytes as f64 / f64::from(1 << 20);
+    writeln!(out, "{}", spec.name)?;
+    writeln!(out, "  task         {}", toml::Value::try_from(spec.task)?.as_str().unwrap_or_default())?;
+    writeln!(out, "  labels       {}", spec.labels.join(" "))?;
+    if let Some(classes) = &spec.classes {
+        let classes: Vec<String> = classes.iter().map(|c| format!("{} → {}", c.class, c.label)).collect();
+        writeln!(out, "  classes      {}", classes.join(", "))?;
+    }
+    writeln!(out, "  size         {} parameters, {:.2} MiB", model.parameters(), mib)?;
+    writeln!(out, "  fingerprint  {}", model.fingerprint())?;
+    writeln!(out, "\ninput of a step")?;
+    let layout = model.encoder().layout();
+    for table in &layout.tables {
+        writeln!(out, "  {:<12} table of {} × {}", table.name, table.rows, table.dim)?;
+    }
+    if let Some(rows) = layout.chars {
+        writeln!(out, "  {:<12} recurrent, over {rows} kinds of characters", "characters")?;
+    }
+    if layout.dense > 0 {
+        writeln!(out, "  {:<12} {}", "columns", layout.dense)?;
+    }
+    writeln!(out, "\nlayers")?;
+    for (k, layer) in spec.layers.iter().enumerate() {
+        let cell = toml::Value::try_from(layer.cell)?;
+        writeln!(out, "  {:<12} {} wide", format!("{} {}", k + 1, cell.as_str().unwrap_or_default()), layer.hidden)?;
+    }
+    writeln!(out, "\nencoder\n{}", indented(&toml::to_string(&spec.encoder)?))?;
+    if let Some(training) = &spec.training {
+        writeln!(out, "training\n{}", indented(&toml::to_string(training)?))?;
+    }
+    Ok(out)
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| if line.is_empty() { "\n".to_string() } else { format!("  {line}\n") }).collect()
+}

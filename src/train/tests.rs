@@ -1,0 +1,144 @@
+//! Gradients against finite differences in f64; the same weights whatever the number of threads.
+
+use super::network::{LossSpec, NO_TARGET, ShardLoss, States, TrainBatch, TrainNet, Worker, add_table_grads};
+use crate::encode::{Features, TableShape};
+use crate::model::params::{CharNetShape, NetShape, Params};
+use crate::rnn::{Cell, LayerSpec, Nonlinearity};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+fn shape(layers: Vec<LayerSpec>, char_cell: Option<Cell>) -> NetShape {
+    let table = |name, rows, dim| TableShape { name, rows, dim };
+    NetShape {
+        tables: vec![table("word", 6, 3), table("shape", 3, 2)],
+        chars: char_cell.map(|cell| CharNetShape { rows: 5, dim: 3, hidden: 4, cell, bidirectional: true }),
+        dense: 2,
+        layers,
+        classes: 4,
+    }
+}
+
+fn layer(cell: Cell, hidden: usize, nonlinearity: Nonlinearity) -> LayerSpec {
+    LayerSpec { cell, hidden, nonlinearity }
+}
+
+/// Ragged streams with resets in their middle, unscored rows and unequal weights.
+fn batch(rng: &mut ChaCha8Rng, with_chars: bool) -> TrainBatch {
+    let sizes = vec![3, 3, 2, 2, 1];
+    let rows = sizes.iter().sum();
+    let mut b = TrainBatch {
+        features: Features { steps: rows, ..Features::default() },
+        sizes,
+        reset: (0..rows).map(|r| r % 4 == 3).collect(),
+        targets: (0..rows).map(|r| if r == 2 { NO_TARGET } else { rng.random_range(0..4) }).collect(),
+        weights: (0..rows).map(|r| 0.5 + r as f32 * 0.1).collect(),
+    };
+    for _ in 0..rows {
+        b.features.ids.extend([rng.random_range(0..6), rng.random_range(0..3)]);
+        b.features.dense.extend([rng.random_range(-1.0..1.0), rng.random_range(-1.0..1.0f32)]);
+        if with_chars {
+            let length = rng.random_range(1..5);
+            b.features.chars.extend((0..length).map(|_| rng.random_range(0..5u32)));
+            b.features.char_ends.push(b.features.chars.len() as u32);
+        }
+    }
+    b
+}
+
+const LOSS: LossSpec = LossSpec { total_weight: 7.0, label_smoothing: 0.1 };
+
+fn loss(shape: &NetShape, params: &Params<f64>, batch: &TrainBatch, states: &States<f64>) -> (f64, Worker<f64>) {
+    let mut net = TrainNet::new(shape);
+    net.set(params, 1);
+    let mut worker = Worker::new(shape, params);
+    let result = worker.run(&net, params, batch, &mut states.clone(), None, LOSS);
+    (result.loss, worker)
+}
+
+/// Compares every parameter's gradient (for big tensors a sample) with (L(p + ε) - L(p - ε)) / 2ε.
+fn check(shape: NetShape, seed: u64) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut params: Params<f64> = Params::random(&shape, &mut rng);
+    let batch = batch(&mut rng, shape.chars.is_some());
+    let mut states = States::zero(&shape, 3);
+    states.0.iter_mut().flatten().flatten().for_each(|x| *x = rng.random_range(-0.5..0.5));
+    let (_, worker) = loss(&shape, &params, &batch, &states);
+    let mut grads = params.zeros_like();
+    let workers = [worker];
+    add_table_grads(&shape, &workers, &mut grads);
+    let epsilon = 1e-5;
+    for at in 0..params.len() {
+        let from = if at < shape.tables.len() { &grads } else { &workers[0].grads };
+        let analytic = from.slice(at).to_vec();
+        let mut largest = 0.0f64;
+        for k in (0..analytic.len()).step_by(analytic.len() / 40 + 1) {
+            let old = params.slice(at)[k];
+            params.slice_mut(at)[k] = old + epsilon;
+            let up = loss(&shape, &params, &batch, &states).0;
+            params.slice_mut(at)[k] = old - epsilon;
+            let down = loss(&shape, &params, &batch, &states).0;
+            params.slice_mut(at)[k] = old;
+            let numeric = (up - down) / (2.0 * epsilon);
+            let scale = numeric.abs().max(analytic[k].abs()).max(1e-4);
+            let (name, got) = (params.name(at), analytic[k]);
+            assert!((numeric - got).abs() / scale < 1e-5, "{name}[{k}]: {got}, finite difference {numeric}");
+            largest = largest.max(got.abs());
+        }
+        assert!(largest > 0.0, "{} gets no gradient at all", params.name(at));
+    }
+}
+
+#[test]
+fn gradients_of_the_lstm_are_the_finite_differences() {
+    check(shape(vec![layer(Cell::Lstm, 5, Nonlinearity::Tanh)], Some(Cell::Lstm)), 1);
+}
+
+#[test]
+fn gradients_of_the_gru_are_the_finite_differences() {
+    check(shape(vec![layer(Cell::Gru, 5, Nonlinearity::Tanh)], Some(Cell::Gru)), 2);
+}
+
+#[test]
+fn gradients_of_the_tanh_rnn_are_the_finite_differences() {
+    check(shape(vec![layer(Cell::Rnn, 5, Nonlinearity::Tanh)], Some(Cell::Rnn)), 3);
+}
+
+#[test]
+fn gradients_of_the_relu_rnn_are_the_finite_differences() {
+    check(shape(vec![layer(Cell::Rnn, 6, Nonlinearity::Relu)], None), 4);
+}
+
+#[test]
+fn gradients_of_a_mixed_stack_are_the_finite_differences() {
+    let stack = vec![
+        layer(Cell::Lstm, 4, Nonlinearity::Tanh),
+        layer(Cell::Gru, 5, Nonlinearity::Tanh),
+        layer(Cell::Rnn, 3, Nonlinearity::Tanh),
+    ];
+    check(shape(stack, Some(Cell::Gru)), 5);
+}
+
+#[test]
+fn the_training_network_labels_as_the_running_one() {
+    use crate::model::network::{Lane, Network, Scratch};
+    let stack = vec![layer(Cell::Lstm, 40, Nonlinearity::Tanh), layer(Cell::Gru, 33, Nonlinearity::Tanh)];
+    let shape = shape(stack, Some(Cell::Lstm));
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    let params: Params<f32> = Params::random(&shape, &mut rng);
+    let mut batch = batch(&mut rng, true);
+    batch.sizes = vec![1; batch.features.steps];
+    batch.reset.fill(false);
+    batch.targets.fill(1);
+    batch.weights.fill(1.0);
+    let mut net = TrainNet::new(&shape);
+    net.set(&params, 1);
+    let mut worker = Worker::new(&shape, &params);
+    let spec = LossSpec { total_weight: batch.features.steps as f64, label_smoothing: 0.0 };
+    let ShardLoss { loss, .. } = worker.run(&net, &params, &batch, &mut States::zero(&shape, 1), None, spec);
+    let net = Network::new(&shape, &params);
+    let (mut state, mut p) = (vec![0.0; net.state_len()], Vec::new());
+    let lane = Lane { features: &batch.features, state: &mut state, probabilities: &mut p };
+    net.forward(&mut [lane], &mut Scratch::default());
+    let mean = -p.chunks_exact(4).map(|p| (p[1] as f64).ln()).sum::<f64>() / batch.features.steps as f64;
+    assert!((mean - loss).abs() < 1e-6, "{mean} while running, {loss} while training");
+}

@@ -1,0 +1,123 @@
+//! The engine and the trainer against PyTorch: golden values made by `tests/reference/torch_golden.py`.
+
+use safetensors::SafeTensors;
+use strand::encode::{Features, TableShape};
+use strand::model::params::{NetShape, Params};
+use strand::rnn::layer::{Layer, LayerScratch, LayerWeights};
+use strand::rnn::{Cell, LayerSpec, Nonlinearity};
+use strand::train::network::{LossSpec, States, TrainBatch, TrainNet, Worker};
+use strand::train::optimizer::{Optimizer, OptimizerSpec, Rule};
+
+fn floats(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+    let tensor = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+    tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+fn integers(file: &SafeTensors<'_>, name: &str) -> Vec<i32> {
+    let tensor = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+    tensor.data().chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+fn assert_close(got: &[f32], want: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (k, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!((g - w).abs() <= tolerance, "{what}, number {k}: {g}, PyTorch has {w}");
+    }
+}
+
+#[test]
+fn every_cell_gives_pytorchs_outputs_and_states() {
+    let bytes = std::fs::read("tests/golden/cells.safetensors").unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let lengths = integers(&file, "lengths");
+    let (input, hidden, streams) = (5, 6, lengths.len());
+    let sizes: Vec<usize> = (0..lengths[0]).map(|t| lengths.iter().filter(|&&l| l > t).count()).collect();
+    let cells = [
+        ("lstm", Cell::Lstm, Nonlinearity::Tanh),
+        ("gru", Cell::Gru, Nonlinearity::Tanh),
+        ("tanh", Cell::Rnn, Nonlinearity::Tanh),
+        ("relu", Cell::Rnn, Nonlinearity::Relu),
+    ];
+    for (name, cell, nonlinearity) in cells {
+        for depth in 1..=3 {
+            let case = format!("{name}{depth}");
+            let get = |what: &str| floats(&file, &format!("{case}/{what}"));
+            let (mut x, h0, hn) = (get("x"), get("h0"), get("hn"));
+            let (c0, cn) = if cell == Cell::Lstm { (get("c0"), get("cn")) } else { (Vec::new(), Vec::new()) };
+            for k in 0..depth {
+                let four = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"].map(|n| get(&format!("{n}_l{k}")));
+                let weights = LayerWeights { w_ih: &four[0], w_hh: &four[1], b_ih: &four[2], b_hh: &four[3] };
+                let layer = Layer::new(cell, nonlinearity, if k == 0 { input } else { hidden }, hidden, weights);
+                let at = k * streams * hidden..(k + 1) * streams * hidden;
+                let mut h = h0[at.clone()].to_vec();
+                let mut c = c0.get(at.clone()).unwrap_or_default().to_vec();
+                let mut y = Vec::new();
+                layer.forward(&x, &sizes, &mut h, &mut c, &mut y, &mut LayerScratch::default());
+                assert_close(&h, &hn[at.clone()], 1e-5, &format!("{case} h of layer {k}"));
+                assert_close(&c, cn.get(at).unwrap_or_default(), 1e-5, &format!("{case} c of layer {k}"));
+                x = y;
+            }
+            assert_close(&x, &get("y"), 1e-5, &format!("{case} output"));
+        }
+    }
+}
+
+#[test]
+fn a_training_follows_pytorchs_loss_for_100_steps() {
+    let bytes = std::fs::read("tests/golden/training.safetensors").unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let layer = |cell, hidden| LayerSpec { cell, hidden, nonlinearity: Nonlinearity::Tanh };
+    let shape = NetShape {
+        tables: vec![TableShape { name: "word", rows: 12, dim: 6 }],
+        chars: None,
+        dense: 0,
+        layers: vec![layer(Cell::Lstm, 10), layer(Cell::Gru, 8)],
+        classes: 4,
+    };
+    let mut rng = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0);
+    let mut params: Params<f32> = Params::random(&shape, &mut rng);
+    for at in 0..params.len() {
+        let name = params.name(at).to_string();
+        params.slice_mut(at).copy_from_slice(&floats(&file, &name));
+    }
+    let (x, y, weights) = (integers(&file, "x"), integers(&file, "y"), floats(&file, "class_weights"));
+    let (losses, norms) = (floats(&file, "losses"), floats(&file, "norms"));
+    let (streams, steps) = (8, 12);
+    let spec = OptimizerSpec {
+        rule: Rule::Adam,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.0,
+        momentum: 0.0,
+        clip_norm: Some(0.25),
+        clip_value: None,
+        ema: 0.0,
+    };
+    let mut optimizer = Optimizer::new(spec, &params);
+    let mut net = TrainNet::new(&shape);
+    let mut workers = [Worker::new(&shape, &params)];
+    let mut states = States::zero(&shape, streams);
+    let mut clipped = 0;
+    for (step, (x, y)) in x.chunks_exact(streams * steps).zip(y.chunks_exact(streams * steps)).enumerate() {
+        let targets: Vec<u32> = y.iter().map(|&y| y as u32).collect();
+        let batch = TrainBatch {
+            features: Features { steps: x.len(), ids: x.iter().map(|&x| x as u32).collect(), ..Features::default() },
+            sizes: vec![streams; steps],
+            reset: vec![false; x.len()],
+            weights: targets.iter().map(|&t| weights[t as usize]).collect(),
+            targets,
+        };
+        let total_weight = batch.weights.iter().map(|&w| w as f64).sum();
+        net.set(&params, 1);
+        let loss = LossSpec { total_weight, label_smoothing: 0.0 };
+        let result = workers[0].run(&net, &params, &batch, &mut states, None, loss);
+        let report = optimizer.step(&shape, &workers, &mut params, 0.02, 1);
+        let (want, norm) = (losses[step] as f64, norms[step] as f64);
+        assert!((result.loss - want).abs() < 1e-4, "step {step}: loss {}, PyTorch has {want}", result.loss);
+        assert!((report.norm - norm).abs() < 1e-3 * norm.max(0.1), "step {step}: {} and {norm}", report.norm);
+        clipped += usize::from(report.clipped);
+    }
+    assert!(losses[99] < losses[0] * 0.9, "the problem is learnt at all");
+    assert!((1..100).contains(&clipped), "clipping has a part in it: {clipped} of 100 steps");
+}
