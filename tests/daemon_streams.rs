@@ -53,7 +53,7 @@ fn labels_do_not_depend_on_how_the_text_is_cut() {
     assert_eq!(daemon.post("/v1/records", all).status, 202);
     daemon.settle();
     let whole = labels("cut1000");
-    assert!(whole.len() > 50, "{}", whole.len());
+    assert!(whole.len() > 40, "{}", whole.len());
     for cut in [1, 7, 64] {
         assert_eq!(labels(&format!("cut{cut}")), whole, "cut every {cut} bytes");
         assert_eq!(spans(&format!("cut{cut}")), spans("cut1000"));
@@ -193,7 +193,8 @@ fn few_resident_streams_label_as_many_would() {
             daemon.settle();
         }
     }
-    assert!(daemon.metric("strand_states_evicted_total") > 50.0);
+    let evicted = daemon.metric("strand_states_evicted_total");
+    assert!(evicted > 50.0, "{evicted}");
     assert_eq!(roomy.metric("strand_states_evicted_total"), 0.0);
     for k in 0..40 {
         assert_eq!(daemon.labels(&format!("s{k}")), roomy.labels(&format!("s{k}")));
