@@ -28,7 +28,7 @@ pub struct Decoder {
 }
 
 /// The stream that a record belongs to.
-pub fn stream_of(mut raw: RawRecord) -> Result<(StreamId, RawRecord), DeadLetter> {
+pub fn stream_of(mut raw: RawRecord) -> Result<(StreamId, RawRecord), Box<DeadLetter>> {
     if let Some(defect) = raw.defect.take() {
         return Err(reject(raw, defect.code, defect.detail));
     }
@@ -39,12 +39,12 @@ pub fn stream_of(mut raw: RawRecord) -> Result<(StreamId, RawRecord), DeadLetter
     }
 }
 
-pub fn reject(record: RawRecord, code: &'static str, detail: String) -> DeadLetter {
-    DeadLetter { record, code, detail }
+pub fn reject(record: RawRecord, code: &'static str, detail: String) -> Box<DeadLetter> {
+    Box::new(DeadLetter { record, code, detail })
 }
 
 impl Decoder {
-    pub fn decode(&self, raw: RawRecord) -> Result<Record, DeadLetter> {
+    pub fn decode(&self, raw: RawRecord) -> Result<Record, Box<DeadLetter>> {
         let (bytes, limit) = (raw.value.len(), self.max_record_bytes);
         if bytes > limit {
             let detail = format!("the value has {bytes} bytes; input.max_record_bytes is {limit}");

@@ -84,7 +84,7 @@ impl Engine {
         for record in records {
             match stream_of(record) {
                 Ok((stream, raw)) => shares[shard_of(&stream, self.shards.len())].push((stream, Job::Record(raw))),
-                Err(letter) => letters.push(letter),
+                Err(letter) => letters.push(*letter),
             }
         }
         for (stream, before_ms) in idle {

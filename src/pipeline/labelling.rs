@@ -134,7 +134,7 @@ impl Labeller {
         };
         let record = match record {
             Ok(record) => record,
-            Err(letter) => return outcome.letters.push(letter),
+            Err(letter) => return outcome.letters.push(*letter),
         };
         let mut current =
             Current { record, expires, new_life: false, before: None, output: Output::default(), trouble: None };
@@ -142,7 +142,7 @@ impl Labeller {
         match &mut active.slot.held {
             Held::Damaged(reason) if !starts => {
                 let detail = format!("the stream's state cannot be read ({reason}); \"start\" begins it anew");
-                return outcome.letters.push(reject(current.record.raw, "state_damaged", detail));
+                return outcome.letters.push(*reject(current.record.raw, "state_damaged", detail));
             }
             Held::Live(session) if !starts => {
                 if current.record.event == Some(Event::Reset) {
@@ -174,7 +174,7 @@ impl Labeller {
             if let Some(before) = current.before {
                 active.slot.held = before;
             }
-            return outcome.letters.push(reject(current.record.raw, error.code(), error.to_string()));
+            return outcome.letters.push(*reject(current.record.raw, error.code(), error.to_string()));
         }
         if matches!(event, Some(Event::Flush | Event::End)) {
             current.trouble = session.finish_unit(&self.model).err();
@@ -249,7 +249,7 @@ impl Labeller {
         // The record is taken all the same; only what was unfinished before its event is lost.
         if let Some(error) = current.trouble {
             let detail = format!("what was unfinished before \"{}\" is dropped: {error}", event_name(&raw));
-            outcome.letters.push(reject(raw, error.code(), detail));
+            outcome.letters.push(*reject(raw, error.code(), detail));
         }
     }
 }

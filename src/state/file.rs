@@ -3,7 +3,7 @@
 //! The file may hold more than states: the embedded transport keeps its queue and labels in the same one, so that one
 //! transaction covers all. A transaction is on disk (fsync) before [`StateFile::write`] returns.
 
-use super::{EntryError, IdlePage, StateChange, StateReadError, States, StreamEntry, StreamId, StreamState};
+use super::{IdlePage, StateChange, StateReadError, States, StreamEntry, StreamId, StreamState};
 use crate::config::OnModelChange;
 use crate::events::Events;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
@@ -41,8 +41,6 @@ pub enum StoreError {
     OtherModel { path: PathBuf, live: u64, found: String, given: String },
     #[error("{0}")]
     Failed(#[from] redb::Error),
-    #[error("{}: {source}", path.display())]
-    Entry { path: PathBuf, source: EntryError },
 }
 
 /// Sums over the streams, kept up to date by every transaction.
@@ -122,18 +120,16 @@ impl StateFile {
 
     /// Ends every stream without a word; the numbering of their outputs goes on.
     fn drop_sessions(&self) -> Result<(), StoreError> {
-        let path = self.path.clone();
-        let result = self.write(|txn| {
+        self.write(|txn| {
             txn.delete_table(SESSIONS)?;
             txn.open_table(SESSIONS)?;
             let mut streams = txn.open_table(STREAMS)?;
             let mut live = Vec::new();
             for row in streams.iter()? {
                 let (key, value) = row?;
-                match StreamEntry::decode(value.value()) {
-                    Ok(entry) if entry.ended => {}
-                    Ok(entry) => live.push((key.value().to_vec(), entry)),
-                    Err(source) => return Ok(Err(StoreError::Entry { path, source })),
+                let entry = entry_of(value.value())?;
+                if !entry.ended {
+                    live.push((key.value().to_vec(), entry));
                 }
             }
             for (key, entry) in live {
@@ -141,10 +137,8 @@ impl StateFile {
                 streams.insert(key.as_slice(), ended.encode().as_slice())?;
             }
             drop(streams);
-            write_figures(txn, Figures::default())?;
-            Ok(Ok(()))
-        })?;
-        result
+            write_figures(txn, Figures::default())
+        })
     }
 
     /// Runs `f` in a read transaction: the file as of the last commit.
@@ -254,7 +248,7 @@ pub fn write_states(txn: &WriteTransaction, changes: &[StateChange]) -> Result<F
 /// A stream's entry and the size of its session, if it is known.
 pub fn stream_entry(txn: &ReadTransaction, stream: &StreamId) -> Result<Option<(StreamEntry, usize)>, redb::Error> {
     let Some(entry) = txn.open_table(STREAMS)?.get(stream.as_bytes())? else { return Ok(None) };
-    let entry = StreamEntry::decode(entry.value()).map_err(|e| redb::Error::Corrupted(e.to_string()))?;
+    let entry = entry_of(entry.value())?;
     let session = txn.open_table(SESSIONS)?.get(stream.as_bytes())?;
     Ok(Some((entry, session.map_or(0, |session| session.value().len()))))
 }
@@ -271,7 +265,7 @@ pub fn forget_ended(
     let (mut forget, mut next) = (Vec::new(), None);
     for (looked_at, row) in streams.range::<&[u8]>((from(after), Bound::Unbounded))?.enumerate() {
         let (key, value) = row?;
-        let entry = StreamEntry::decode(value.value()).map_err(|e| redb::Error::Corrupted(e.to_string()))?;
+        let entry = entry_of(value.value())?;
         if entry.ended && entry.active_ms < before_ms && !keep(key.value())? {
             forget.push(key.value().to_vec());
         }
@@ -291,6 +285,10 @@ pub fn is_live(txn: &WriteTransaction, key: &[u8]) -> Result<bool, redb::Error> 
     Ok(txn.open_table(SESSIONS)?.get(key)?.is_some())
 }
 
+fn entry_of(bytes: &[u8]) -> Result<StreamEntry, redb::Error> {
+    StreamEntry::decode(bytes).map_err(|e| redb::Error::Corrupted(e.to_string()))
+}
+
 fn from(after: Option<&[u8]>) -> Bound<&[u8]> {
     after.map_or(Bound::Unbounded, Bound::Excluded)
 }
@@ -303,8 +301,7 @@ impl States for StateFile {
             keys.iter()
                 .map(|key| {
                     let Some(entry) = streams.get(key.as_bytes())? else { return Ok(None) };
-                    let entry =
-                        StreamEntry::decode(entry.value()).map_err(|e| redb::Error::Corrupted(e.to_string()))?;
+                    let entry = entry_of(entry.value())?;
                     let session = sessions.get(key.as_bytes())?.map(|session| session.value().to_vec());
                     Ok(Some(StreamState { entry, session }))
                 })
@@ -320,7 +317,7 @@ impl States for StateFile {
             let range = (from(after.map(StreamId::as_bytes)), Bound::Unbounded);
             for (looked_at, row) in streams.range::<&[u8]>(range)?.enumerate() {
                 let (key, value) = row?;
-                let entry = StreamEntry::decode(value.value()).map_err(|e| redb::Error::Corrupted(e.to_string()))?;
+                let entry = entry_of(value.value())?;
                 let stream = StreamId::new(key.value()).map_err(|e| redb::Error::Corrupted(e.to_string()))?;
                 if !entry.ended && entry.active_ms < before_ms {
                     page.streams.push(stream.clone());
