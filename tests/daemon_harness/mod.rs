@@ -189,6 +189,12 @@ impl Daemon {
         self.child.wait().unwrap();
     }
 
+    /// kill -9 while others still talk to it.
+    pub fn kill_now(&self) {
+        let killed = Command::new("kill").args(["-KILL", &self.child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+    }
+
     pub fn terminate(&mut self) {
         let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(killed.success());
