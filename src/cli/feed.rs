@@ -3,7 +3,7 @@
 
 use super::render::{Kinds, Paint};
 use serde::Deserialize;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +50,9 @@ impl Feed {
 
     /// Feeds all records, each when the one before is labelled, and shows what comes out.
     pub async fn run(self, model: Arc<Model>, queue: Embedded) {
-        let (kinds, paint) = (Kinds::of(model.spec()), Paint::from_environment());
+        let on_terminal = std::io::stdout().is_terminal();
+        let paint = Paint { colours: on_terminal && Paint::from_environment().colours };
+        let kinds = Kinds::of(model.spec());
         let width = self.lines.iter().map(|l| l.stream.chars().count()).max().unwrap_or(0);
         for line in self.lines {
             let Ok(stream) = StreamId::new(line.stream.as_bytes()) else { continue };
