@@ -1,0 +1,105 @@
+//! The models in `models/`: complete, small enough, documented, and labelling what they were made for, the same through
+//! the library, `strand tag` and the daemon.
+
+mod daemon_harness;
+
+use daemon_harness::{Daemon, STRAND};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use strand::model::{Model, Output, Session, Stepper};
+
+const SHIPPED: [&str; 3] = ["ner-en", "pos-en", "dna-coding"];
+
+fn dir(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name)
+}
+
+/// A gene of Escherichia coli as one might paste it: thrL and the beginning of thrA.
+const THR: &str = "AGCTTTTCATTCTGACTGCAACGGGCAATATGTCTCTGTGTGGATTAAAAAAAGAGTGTCTGATAGCAGCTTCTGAACTGGTTACCTGCCGTGAGTAAATTAAAATTTTATTGACTTAGG";
+
+const LETTER: &str = "Dear Mr. Okafor, thank you for your letter from Lagos. Our office in Geneva will answer; please ask \
+    for Ingrid Weber of Lufthansa, who was in London with Charles Babbage and Ada Lovelace in 1833. ";
+
+#[test]
+fn each_model_is_complete_small_and_documented() {
+    for name in SHIPPED {
+        let model = Model::load(&dir(name)).unwrap();
+        assert_eq!(model.spec().name, name);
+        let bytes: u64 = std::fs::read_dir(dir(name)).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum();
+        assert!(bytes < 10 << 20, "{name} has {bytes} bytes");
+        let card = std::fs::read_to_string(dir(name).join("README.md")).unwrap();
+        for word in ["## Data", "licence", "## Scores", "PyTorch"] {
+            assert!(card.contains(word), "the card of {name} says nothing of {word:?}");
+        }
+        assert!(dir(name).with_extension("toml").exists(), "{name} has no recipe");
+    }
+}
+
+/// Texts and labels by the library.
+fn label(name: &str, input: &str) -> Vec<(String, String)> {
+    let model = Arc::new(Model::load(&dir(name)).unwrap());
+    let (mut session, mut output) = (Session::new(&model), Output::default());
+    session.push(&model, model.encoder().format(), input.as_bytes()).unwrap();
+    session.finish_unit(&model).unwrap();
+    Stepper::new(model.clone()).step(&mut [&mut session], std::slice::from_mut(&mut output));
+    output.labels.into_iter().map(|l| (l.text, model.spec().labels[l.label].clone())).collect()
+}
+
+#[test]
+fn names_and_parts_of_speech_are_told() {
+    let found = label("ner-en", LETTER);
+    let of = |word: &str| found.iter().find(|(text, _)| text == word).map_or("", |(_, label)| label.as_str());
+    for (word, kind) in [("Okafor", "PER"), ("Lagos", "LOC"), ("Geneva", "LOC"), ("Ingrid", "PER"), ("London", "LOC")] {
+        assert!(of(word).ends_with(kind), "{word} is {:?}", of(word));
+    }
+    assert_eq!(of("thank"), "O");
+    let tags = label("pos-en", LETTER);
+    let of = |word: &str| tags.iter().find(|(text, _)| text == word).map_or("", |(_, label)| label.as_str());
+    for (word, tag) in [("thank", "VERB"), ("letter", "NOUN"), ("Geneva", "PROPN"), ("in", "ADP"), ("1833", "NUM")] {
+        assert_eq!(of(word), tag, "{word}");
+    }
+}
+
+#[test]
+fn bases_are_labelled_one_by_one() {
+    let found = label("dna-coding", THR);
+    assert_eq!(found.len(), THR.len());
+    let labels = Model::load(&dir("dna-coding")).unwrap().spec().labels.clone();
+    assert!(found.iter().all(|(_, label)| labels.contains(label)));
+}
+
+#[test]
+fn the_daemon_labels_as_tag_does() {
+    for (name, input, format) in [("ner-en", LETTER, "text"), ("pos-en", LETTER, "text"), ("dna-coding", THR, "text")] {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("input.txt");
+        std::fs::write(&file, input).unwrap();
+        let tag = Command::new(STRAND)
+            .args(["tag", "--format", format, "--output", "jsonl", "--model"])
+            .arg(dir(name))
+            .arg(&file)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(tag.status.success(), "{}", String::from_utf8_lossy(&tag.stderr));
+        let labels_of = |lines: &str| -> Vec<Value> {
+            let records = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            records.flat_map(|record| record["labels"].as_array().unwrap().clone()).collect()
+        };
+        let tagged = labels_of(&String::from_utf8(tag.stdout).unwrap());
+
+        let mut command = Command::new(STRAND);
+        command.args(["run", "--log-format", "json", "--http", "127.0.0.1:0", "--model"]).arg(dir(name));
+        command.arg("--data-dir").arg(place.path().join("data"));
+        let daemon = Daemon::start(command);
+        for piece in input.as_bytes().chunks(23) {
+            assert_eq!(daemon.post("/v1/streams/s?wait=1", piece).status, 200);
+        }
+        daemon.post("/v1/streams/s?wait=1&event=end", "");
+        let served = labels_of(&daemon.get("/v1/labels?stream=s&limit=1000").body);
+        assert!(!served.is_empty());
+        assert_eq!(tagged, served, "{name}");
+    }
+}
