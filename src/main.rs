@@ -14,7 +14,13 @@ fn main() -> ExitCode {
         // Whoever read our output has seen enough (`strand tag … | head`).
         return ExitCode::SUCCESS;
     }
-    let words: Vec<String> = error.chain().map(ToString::to_string).collect();
+    // Some errors say their cause themselves.
+    let mut words: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if words.last().is_none_or(|said| !said.contains(&cause)) {
+            words.push(cause);
+        }
+    }
     eprintln!("strand: {}", words.join(": "));
     match error.chain().any(|cause| cause.is::<cli::Usage>() || cause.is::<strand::config::ConfigError>()) {
         true => ExitCode::from(2),

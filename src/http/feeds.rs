@@ -32,9 +32,11 @@ pub struct FeedQuery {
     from: Option<u64>,
     limit: Option<u64>,
     follow: Option<String>,
+    /// Of all streams' labels or dead letters: begin this many before the end.
+    tail: Option<u64>,
 }
 
-/// `GET /v1/labels?stream=&from=&limit=&follow=1`
+/// `GET /v1/labels?stream=&from=&limit=&follow=1&tail=`
 pub async fn labels(
     State(app): State<Arc<App>>,
     query: Result<Query<FeedQuery>, QueryRejection>,
@@ -100,9 +102,9 @@ async fn answer(app: &App, feed: Feed, query: &FeedQuery, headers: &HeaderMap) -
     let from = match (resume, query.from, &feed) {
         (Some(last), _, _) => last.saturating_add(1),
         (None, Some(from), _) => from,
-        (None, None, Feed::Labels | Feed::DeadLetters) if follow => {
+        (None, None, Feed::Labels | Feed::DeadLetters) if follow || query.tail.is_some() => {
             let (embedded, feed) = (embedded.clone(), feed.clone());
-            blocking(move || embedded.end_of(&feed)).await?
+            blocking(move || embedded.end_of(&feed)).await?.saturating_sub(query.tail.unwrap_or(0))
         }
         (None, None, _) => 0,
     };
