@@ -123,6 +123,8 @@ impl Pipeline {
         if records.is_empty() && idle.is_empty() {
             return Ok(());
         }
+        // The commit before may have ended while the poll waited; what it wrote may now leave memory.
+        self.note_settled(Duration::ZERO)?;
         let positions = positions_after(&records);
         let timestamps_ms = records.iter().map(|record| record.timestamp_ms).collect();
         let computed = self.engine.compute(self.epoch, self.committed, records, idle)?;
