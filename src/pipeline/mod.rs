@@ -12,6 +12,8 @@ mod labelling;
 mod output;
 mod residents;
 mod shard;
+#[cfg(test)]
+mod tests;
 
 pub use engine::Parts;
 
@@ -109,7 +111,8 @@ impl Pipeline {
         self.note_settled(Duration::ZERO)?;
         let records = match self.source.poll(&self.limits)? {
             Polled::Records(records) => records,
-            Polled::End => return Ok(false),
+            // Only the end if what was read last is committed; after a failure it is read again.
+            Polled::End => return self.settle().map(|()| false),
         };
         // Only when nothing waits any more: a stream whose records are still in the source is not idle.
         let bytes: usize = records.iter().map(|record| record.value.len()).sum();
@@ -123,6 +126,8 @@ impl Pipeline {
         if records.is_empty() && idle.is_empty() {
             return Ok(());
         }
+        // The commit before may have ended while the poll waited; what it wrote may now leave memory.
+        self.note_settled(Duration::ZERO)?;
         let positions = positions_after(&records);
         let timestamps_ms = records.iter().map(|record| record.timestamp_ms).collect();
         let computed = self.engine.compute(self.epoch, self.committed, records, idle)?;
@@ -210,9 +215,8 @@ impl Pipeline {
         Ok(page.streams.into_iter().map(|stream| (stream, before_ms)).collect())
     }
 
-    /// The source has ended: commits what is under way and ends the streams that are still live.
+    /// The source has ended and all of it is committed: ends the streams that are still live.
     fn finish(&mut self) -> Result<(), TransportError> {
-        self.settle()?;
         let mut after = None;
         while self.end_streams_at_end && !self.shutdown.is_requested() {
             let page = self

@@ -50,7 +50,7 @@ pub struct Writer {
     pub counters: Counters,
     pub retention: Retention,
     /// Clients that wait for the output of a record, by its offset.
-    pub waiting: HashMap<u64, oneshot::Sender<Answer>>,
+    pub waiting: HashMap<u64, Vec<oneshot::Sender<Answer>>>,
 }
 
 impl Writer {
@@ -116,7 +116,9 @@ impl Writer {
     /// All of the group is on disk.
     fn answer(&mut self, group: Vec<Write>, told: Told) {
         self.shared.release(told.released.0, told.released.1);
-        self.waiting.extend(told.waiting);
+        for (offset, client) in told.waiting {
+            self.waiting.entry(offset).or_default().push(client);
+        }
         let mut taken = told.taken.into_iter();
         let mut committed = false;
         for write in group {
@@ -172,17 +174,23 @@ impl Writer {
             return;
         }
         for output in &transaction.outputs {
-            if let Some(client) = offset_of(output.origin.offset()).and_then(|offset| self.waiting.remove(&offset)) {
-                let _ = client.send(Answer::Output(output.value.clone()));
-            }
+            self.tell(output.origin.offset(), || Answer::Output(output.value.clone()));
         }
         for letter in &transaction.letters {
-            let offset = offset_of(letter.record.origin.offset());
-            if let Some(client) = offset.and_then(|offset| self.waiting.remove(&offset)) {
-                let _ = client.send(Answer::Rejected { code: letter.code, detail: letter.detail.clone() });
-            }
+            let answer = || Answer::Rejected { code: letter.code, detail: letter.detail.clone() };
+            self.tell(letter.record.origin.offset(), answer);
         }
-        self.waiting.retain(|_, client| !client.is_closed());
+        self.waiting.retain(|_, clients| {
+            clients.retain(|client| !client.is_closed());
+            !clients.is_empty()
+        });
+    }
+
+    /// Tells all who wait for the record at `offset`; those who have gone need not hear it.
+    fn tell(&mut self, offset: Option<i64>, answer: impl Fn() -> Answer) {
+        for client in offset_of(offset).and_then(|offset| self.waiting.remove(&offset)).unwrap_or_default() {
+            let _ = client.send(answer());
+        }
     }
 }
 

@@ -1,0 +1,213 @@
+//! The pipeline on a transport made for the test, whose commits fail when told to.
+
+use super::*;
+use crate::config::{InputConfig, PipelineConfig, StateConfig};
+use crate::encode::InputFormat;
+use crate::model::Model;
+use crate::state::{MemoryStates, StateChange};
+use crate::transport::{DeadLetter, Event, OutputRecord, Sink};
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What source and sink share, and what the test looks at afterwards.
+#[derive(Default)]
+struct Shared {
+    records: Vec<RawRecord>,
+    states: Arc<MemoryStates>,
+    outputs: Mutex<Vec<OutputRecord>>,
+    letters: Mutex<Vec<DeadLetter>>,
+    /// First record that is not committed.
+    committed: AtomicUsize,
+    attempts: AtomicUsize,
+    aborts: AtomicUsize,
+    rewinds: AtomicUsize,
+    pauses: AtomicUsize,
+    /// Commits that fail, by their number from 1.
+    failing: BTreeSet<usize>,
+    commit_takes: Duration,
+}
+
+struct TestSource {
+    shared: Arc<Shared>,
+    next: usize,
+    paused: bool,
+}
+
+impl Source for TestSource {
+    fn poll(&mut self, limits: &PollLimits) -> Result<Polled, TransportError> {
+        if self.paused {
+            return Ok(Polled::Records(Vec::new()));
+        }
+        let rest = &self.shared.records[self.next..];
+        let records = rest[..rest.len().min(limits.records)].to_vec();
+        self.next += records.len();
+        Ok(if records.is_empty() { Polled::End } else { Polled::Records(records) })
+    }
+
+    fn rewind(&mut self) -> Result<(), TransportError> {
+        self.shared.rewinds.fetch_add(1, Ordering::SeqCst);
+        self.next = self.shared.committed.load(Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn pause(&mut self) {
+        self.shared.pauses.fetch_add(1, Ordering::SeqCst);
+        self.paused = true;
+    }
+
+    fn resume(&mut self) {
+        self.paused = false;
+    }
+}
+
+struct TestSink {
+    shared: Arc<Shared>,
+    outputs: Vec<OutputRecord>,
+    states: Vec<StateChange>,
+    letters: Vec<DeadLetter>,
+}
+
+impl Sink for TestSink {
+    fn begin(&mut self) -> Result<(), TransportError> {
+        assert!(self.outputs.is_empty() && self.states.is_empty() && self.letters.is_empty(), "aborted or committed");
+        Ok(())
+    }
+
+    fn outputs(&mut self, outputs: Vec<OutputRecord>) -> Result<(), TransportError> {
+        self.outputs = outputs;
+        Ok(())
+    }
+
+    fn states(&mut self, states: Vec<StateChange>) -> Result<(), TransportError> {
+        self.states = states;
+        Ok(())
+    }
+
+    fn dead_letters(&mut self, letters: Vec<DeadLetter>) -> Result<(), TransportError> {
+        self.letters = letters;
+        Ok(())
+    }
+
+    fn commit(&mut self, positions: Vec<Position>) -> Result<(), TransportError> {
+        std::thread::sleep(self.shared.commit_takes);
+        let attempt = self.shared.attempts.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.shared.failing.contains(&attempt) {
+            return Err(TransportError::Transient(format!("commit {attempt} fails")));
+        }
+        self.shared.outputs.lock().unwrap().append(&mut self.outputs);
+        self.shared.letters.lock().unwrap().append(&mut self.letters);
+        self.shared.states.store(std::mem::take(&mut self.states));
+        for position in positions {
+            let next = position.next_offset as usize;
+            assert!(next > self.shared.committed.swap(next, Ordering::SeqCst), "positions only go on");
+        }
+        Ok(())
+    }
+
+    fn abort(&mut self) -> Result<(), TransportError> {
+        self.shared.aborts.fetch_add(1, Ordering::SeqCst);
+        (self.outputs, self.states, self.letters) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(())
+    }
+}
+
+fn record(offset: usize, stream: &str, value: &[u8], event: Option<Event>) -> RawRecord {
+    RawRecord {
+        origin: Origin::Record { topic: "test".into(), partition: 0, offset: offset as i64 },
+        key: Some(stream.as_bytes().to_vec()),
+        value: value.to_vec(),
+        headers: Event::headers(event),
+        timestamp_ms: 1,
+        defect: None,
+    }
+}
+
+/// Five streams cut within words, with a bad piece now and then; the first of them ends.
+fn records() -> Vec<RawRecord> {
+    let pieces: Vec<&[u8]> = crate::model::testing::TEXT.as_bytes().chunks(17).collect();
+    let mut records = Vec::new();
+    for (k, piece) in pieces.iter().enumerate() {
+        for stream in ["a", "b", "c", "d", "e"] {
+            let value = if k % 7 == 3 && stream == "c" { b"\xff" } else { *piece };
+            records.push(record(records.len(), stream, value, None));
+        }
+    }
+    records.push(record(records.len(), "a", b"", Some(Event::End)));
+    records
+}
+
+/// Runs the whole of [`records`] through a pipeline; what became of them, and the metrics.
+fn run(failing: &[usize], commit_takes: Duration, end_streams_at_end: bool) -> (Arc<Shared>, Events) {
+    let dir = tempfile::tempdir().unwrap();
+    crate::model::testing::tiny_model(dir.path()).unwrap();
+    let model = Arc::new(Model::load(dir.path()).unwrap());
+    let events = Events::new(&model.spec().labels).unwrap();
+    let failing = failing.iter().copied().collect();
+    let shared = Arc::new(Shared { records: records(), failing, commit_takes, ..Shared::default() });
+    let sink = TestSink { shared: shared.clone(), outputs: vec![], states: vec![], letters: vec![] };
+    let transport = Transport {
+        source: Box::new(TestSource { shared: shared.clone(), next: 0, paused: false }),
+        sink: Box::new(sink),
+        states: shared.states.clone(),
+        end_streams_at_end,
+    };
+    let parts = Parts {
+        model,
+        states: shared.states.clone(),
+        events: events.clone(),
+        input: &InputConfig::default(),
+        format: (InputFormat::Text, None),
+        pipeline: &PipelineConfig { threads: 2, batch_records: 12, ..PipelineConfig::default() },
+        state: &StateConfig::default(),
+    };
+    let health = Health::new(events.clone(), &["pipeline"]);
+    Pipeline::start(transport, &parts, health.clone(), Shutdown::new()).unwrap().run().unwrap();
+    assert!(health.troubles().is_empty(), "{:?}", health.troubles());
+    (shared, events)
+}
+
+fn outputs(shared: &Shared) -> Vec<OutputRecord> {
+    shared.outputs.lock().unwrap().clone()
+}
+
+#[test]
+fn after_a_failed_commit_the_labels_are_what_they_would_have_been() {
+    let (undisturbed, _) = run(&[], Duration::ZERO, false);
+    let (all, batches) = (undisturbed.records.len(), undisturbed.attempts.load(Ordering::SeqCst));
+    assert!(outputs(&undisturbed).len() > 80 && batches > 5, "{batches} batches");
+    // The first, two in a row, and the last, after which the source says that it has ended.
+    let failing = [1, 4, 5, batches + 3];
+    let (shared, events) = run(&failing, Duration::ZERO, false);
+    assert_eq!(outputs(&shared), outputs(&undisturbed));
+    assert_eq!(*shared.letters.lock().unwrap(), *undisturbed.letters.lock().unwrap());
+    assert_eq!(shared.committed.load(Ordering::SeqCst), all);
+    let keys: Vec<_> = ["a", "b", "c", "d", "e"].iter().map(|key| StreamId::new(key.as_bytes()).unwrap()).collect();
+    let states = |shared: &Shared| -> Vec<_> {
+        let states = shared.states.load(&keys).unwrap().into_iter().flatten();
+        states.map(|state| (state.session, state.entry.records, state.entry.next_seq)).collect()
+    };
+    assert_eq!(states(&shared), states(&undisturbed));
+    for count in [&shared.aborts, &shared.rewinds] {
+        assert_eq!(count.load(Ordering::SeqCst), failing.len());
+    }
+    // What was computed in vain is not counted.
+    let metrics = events.metrics();
+    let letters = shared.letters.lock().unwrap().len() as u64;
+    assert_eq!(
+        (metrics.records.get(), metrics.transactions.with_label_values(&["aborted"]).get()),
+        (all as u64 - letters, 4)
+    );
+}
+
+#[test]
+fn a_slow_commit_pauses_the_source() {
+    let (shared, events) = run(&[], PAUSE_AFTER * 3 / 2, true);
+    assert!(shared.pauses.load(Ordering::SeqCst) > 0);
+    assert_eq!(events.metrics().source_paused.get(), 0);
+    assert_eq!(shared.committed.load(Ordering::SeqCst), shared.records.len());
+    // The source has ended: so have the streams.
+    assert_eq!(shared.states.live(), 0);
+    let last: Vec<_> = outputs(&shared).split_off(outputs(&shared).len() - 4);
+    assert!(last.iter().all(|output| output.origin == Origin::Strand && output.value.ends_with(b"\"final\":true}")));
+}
