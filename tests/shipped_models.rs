@@ -16,8 +16,22 @@ fn dir(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name)
 }
 
-/// A gene of Escherichia coli as one might paste it: thrL and the beginning of thrA.
-const THR: &str = "AGCTTTTCATTCTGACTGCAACGGGCAATATGTCTCTGTGTGGATTAAAAAAAGAGTGTCTGATAGCAGCTTCTGAACTGGTTACCTGCCGTGAGTAAATTAAAATTTTATTGACTTAGG";
+/// Bases from a generator: a reading frame of common codons between random stretches.
+fn bases() -> String {
+    let mut random = 7u64;
+    let mut pick = |n: usize| {
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (random >> 33) as usize % n
+    };
+    let mut bases: String = (0..90).map(|_| ['A', 'C', 'G', 'T'][pick(4)]).collect();
+    bases.push_str("AGGAGGTAAACCATG");
+    for _ in 0..150 {
+        bases.push_str(["CTG", "GAA", "GCG", "AAA", "GGC", "ATT", "GTG", "CAG", "GAT", "ACC"][pick(10)]);
+    }
+    bases.push_str("TAA");
+    bases.extend((0..90).map(|_| ['A', 'C', 'G', 'T'][pick(4)]));
+    bases
+}
 
 const LETTER: &str = "Dear Mr. Okafor, thank you for your letter from Lagos. Our office in Geneva will answer; please ask \
     for Ingrid Weber of Lufthansa, who was in London with Charles Babbage and Ada Lovelace in 1833. ";
@@ -64,20 +78,22 @@ fn names_and_parts_of_speech_are_told() {
 
 #[test]
 fn bases_are_labelled_one_by_one() {
-    let found = label("dna-coding", THR);
-    assert_eq!(found.len(), THR.len());
-    let labels = Model::load(&dir("dna-coding")).unwrap().spec().labels.clone();
-    assert!(found.iter().all(|(_, label)| labels.contains(label)));
+    let found = label("dna-coding", &bases());
+    assert_eq!(found.len(), bases().len());
+    // Well inside the frame (which has 450 bases from 105 on) a model that knows codons knows it.
+    let forward = found[255..555].iter().filter(|(_, label)| label == "forward").count();
+    assert!(forward > 250, "{forward} of 300 bases inside a gene are told");
 }
 
 #[test]
 fn the_daemon_labels_as_tag_does() {
-    for (name, input, format) in [("ner-en", LETTER, "text"), ("pos-en", LETTER, "text"), ("dna-coding", THR, "text")] {
+    let bases = bases();
+    for (name, input) in [("ner-en", LETTER), ("pos-en", LETTER), ("dna-coding", bases.as_str())] {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("input.txt");
         std::fs::write(&file, input).unwrap();
         let tag = Command::new(STRAND)
-            .args(["tag", "--format", format, "--output", "jsonl", "--model"])
+            .args(["tag", "--format", "text", "--output", "jsonl", "--model"])
             .arg(dir(name))
             .arg(&file)
             .stdin(Stdio::null())
