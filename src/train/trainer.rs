@@ -181,7 +181,8 @@ impl<'a> Trainer<'a> {
             bar.inc(1);
             if chunk % 8 == 0 {
                 let rate = rows as f64 / started.elapsed().as_secs_f64();
-                bar.set_message(format!("loss {:.4}  {rate:.0} steps/s", sum / rows.max(1) as f64));
+                let best = self.progress.best.as_ref().map_or(String::new(), |b| format!("  best {:.4}", b.main()));
+                bar.set_message(format!("loss {:.4}{best}  {rate:.0} steps/s", sum / rows.max(1) as f64));
             }
         }
         bar.finish_and_clear();
