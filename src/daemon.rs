@@ -69,10 +69,10 @@ pub async fn run(
     let pipeline = Pipeline::start(transport, &parts, health, shutdown.clone()).map_err(DaemonError::Start)?;
 
     let (done, ended) = oneshot::channel();
-    let when_done = shutdown.clone();
+    let when_done = shutdown.request_on_drop();
     let run = move || {
+        let _when_done = when_done;
         let result = pipeline.run();
-        when_done.request();
         // Nobody listens only if the daemon has given up waiting.
         let _ = done.send(result);
     };

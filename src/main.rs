@@ -5,6 +5,8 @@
 mod cli;
 
 use std::process::ExitCode;
+use strand::config::ConfigError;
+use strand::daemon::DaemonError;
 
 fn main() -> ExitCode {
     let Err(error) = cli::run() else {
@@ -22,8 +24,14 @@ fn main() -> ExitCode {
         }
     }
     eprintln!("strand: {}", words.join(": "));
-    match error.chain().any(|cause| cause.is::<cli::Usage>() || cause.is::<strand::config::ConfigError>()) {
+    match error.chain().any(is_usage) {
         true => ExitCode::from(2),
         false => ExitCode::FAILURE,
     }
+}
+
+fn is_usage(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.is::<cli::Usage>()
+        || cause.is::<ConfigError>()
+        || cause.downcast_ref().is_some_and(|error| matches!(error, DaemonError::Config(_)))
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing here is global. Signals are turned into a request in one place, [`Shutdown::request_on_signals`].
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Handed to every long-lived task and thread; all clones see the same request.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +16,11 @@ impl Shutdown {
     /// Asks everyone who holds a clone to finish what is in flight and end. Asking twice changes nothing.
     pub fn request(&self) {
         self.0.cancel();
+    }
+
+    /// Asks when it is dropped: for whoever the others cannot do without, however it ends.
+    pub fn request_on_drop(&self) -> DropGuard {
+        self.0.clone().drop_guard()
     }
 
     /// For threads, which look between two pieces of work.
@@ -56,6 +61,17 @@ impl Shutdown {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_requests_it_too() {
+        let shutdown = Shutdown::new();
+        let guard = shutdown.request_on_drop();
+        let thread = std::thread::spawn(move || {
+            let _guard = guard;
+            panic!("as a defect would");
+        });
+        assert!(thread.join().is_err() && shutdown.is_requested());
+    }
 
     #[tokio::test]
     async fn every_clone_sees_the_request() {

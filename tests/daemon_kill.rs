@@ -133,7 +133,7 @@ fn fifty_kills_under_load_change_no_byte_of_the_labels() {
         load(&daemon, &streams, &sent, 1000 * kills as u64, |stop| {
             std::thread::sleep(pause);
             in_work += usize::from(!all_sent(&sent, &streams));
-            daemon.kill_now();
+            daemon.signal("KILL");
             stop.store(true, Ordering::SeqCst);
         });
         kills += 1;

@@ -99,6 +99,8 @@ fn start_logs(config: &LogConfig) -> anyhow::Result<()> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // Standard error may be closed; complaining about it there would panic.
+        .log_internal_errors(false)
         .with_target(false);
     match config.format {
         LogFormat::Text => logs.init(),

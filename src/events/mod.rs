@@ -77,6 +77,9 @@ impl Events {
         for outcome in ["accepted", "refused", "overloaded", "failed"] {
             inner.metrics.ingest_requests.with_label_values(&[outcome]);
         }
+        for table in ["labels", "dead_letters", "streams", "clients"] {
+            inner.metrics.expired.with_label_values(&[table]);
+        }
         for cause in ["event", "ttl"] {
             inner.metrics.streams_ended.with_label_values(&[cause]);
         }

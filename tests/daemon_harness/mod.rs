@@ -189,15 +189,13 @@ impl Daemon {
         self.child.wait().unwrap();
     }
 
-    /// kill -9 while others still talk to it.
-    pub fn kill_now(&self) {
-        let killed = Command::new("kill").args(["-KILL", &self.child.id().to_string()]).status().unwrap();
-        assert!(killed.success());
+    pub fn terminate(&self) {
+        self.signal("TERM");
     }
 
-    pub fn terminate(&mut self) {
-        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(killed.success());
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
     }
 
     /// SIGTERM, and how it ended.
