@@ -39,14 +39,14 @@ fn terminated_under_load_it_ends_in_order_and_nothing_acknowledged_is_lost() {
     std::thread::scope(|scope| {
         let (running, acknowledged) = (&daemon, &acknowledged);
         let mut clients = Vec::new();
-        for client in 0..CLIENTS {
+        for (client, count) in acknowledged.iter().enumerate().take(CLIENTS) {
             clients.push(scope.spawn(move || {
                 for k in 0.. {
                     // Every other one waits for its labels; the answer may also be that they come after the restart.
                     let path = format!("/v1/streams/s{client}?wait={}", k % 2);
                     match running.try_post(&path, format!("w{k} ")) {
                         Ok(answer) if matches!(answer.status, 200 | 202) => {
-                            acknowledged[client].fetch_add(1, Ordering::SeqCst);
+                            count.fetch_add(1, Ordering::SeqCst);
                         }
                         _ => return,
                     }
