@@ -44,11 +44,11 @@ impl Config {
         let mut table: Table = text
             .parse()
             .map_err(|e: toml::de::Error| ConfigError::Syntax { path: file.to_path_buf(), detail: e.to_string() })?;
-        for (key, value) in &mut table {
-            expand(key, value, env)?;
-        }
         for set in sets {
             apply(&mut table, set)?;
+        }
+        for (key, value) in &mut table {
+            expand(key, value, env)?;
         }
         let config: Config = Value::Table(table).try_into().map_err(|e| explain(&e, text, file))?;
         config.check()?;

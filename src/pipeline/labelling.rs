@@ -171,15 +171,35 @@ impl Labeller {
         if !(piece.is_empty() && event.is_some())
             && let Err(error) = session.push(&self.model, self.format, piece)
         {
-            if let Some(before) = current.before {
-                active.slot.held = before;
+            match self.without_pending(session, piece) {
+                Some((healed, trouble)) => {
+                    **session = healed;
+                    current.trouble = Some(trouble);
+                }
+                None => {
+                    if let Some(before) = current.before {
+                        active.slot.held = before;
+                    }
+                    return outcome.letters.push(*reject(current.record.raw, error.code(), error.to_string()));
+                }
             }
-            return outcome.letters.push(*reject(current.record.raw, error.code(), error.to_string()));
         }
-        if matches!(event, Some(Event::Flush | Event::End)) {
-            current.trouble = session.finish_unit(&self.model).err();
+        if matches!(event, Some(Event::Flush | Event::End))
+            && let Err(trouble) = session.finish_unit(&self.model)
+        {
+            current.trouble = Some(trouble);
         }
         active.current = Some(current);
+    }
+
+    /// Where half a character of an earlier record is what makes this piece bad: the session after dropping that unit
+    /// and taking the piece, and what was wrong with the unit. Otherwise the stream could never go on.
+    fn without_pending(&self, session: &Session, piece: &[u8]) -> Option<(Session, InputError)> {
+        std::str::from_utf8(session.pending()).err()?;
+        let mut healed = session.clone();
+        let trouble = healed.finish_unit(&self.model).err()?;
+        healed.push(&self.model, self.format, piece).ok()?;
+        Some((healed, trouble))
     }
 
     /// Runs everything that waits through the network, together.
@@ -248,7 +268,8 @@ impl Labeller {
         });
         // The record is taken all the same; only what was unfinished before its event is lost.
         if let Some(error) = current.trouble {
-            let detail = format!("what was unfinished before \"{}\" is dropped: {error}", event_name(&raw));
+            let what = "the record was taken, but what earlier records left unfinished is dropped";
+            let detail = format!("{what}: it ends within a character");
             outcome.letters.push(*reject(raw, error.code(), detail));
         }
     }
@@ -264,9 +285,4 @@ fn end_of(stream: &StreamId) -> RawRecord {
         timestamp_ms: crate::clock::unix_ms(),
         defect: None,
     }
-}
-
-fn event_name(raw: &RawRecord) -> String {
-    let event = raw.headers.iter().find(|(name, _)| name == crate::transport::EVENT_HEADER);
-    event.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
 }
