@@ -152,7 +152,7 @@ pub struct PipelineConfig {
 
 impl Default for PipelineConfig {
     fn default() -> Self {
-        PipelineConfig { threads: 0, batch_records: 1024, batch_bytes: Bytes::mib(4) }
+        PipelineConfig { threads: 0, batch_records: 1024, batch_bytes: Bytes(256 << 10) }
     }
 }
 
