@@ -46,7 +46,7 @@ pub async fn run(
     shutdown: Shutdown,
     started: impl FnOnce(Arc<Model>, Option<Embedded>),
 ) -> Result<(), DaemonError> {
-    let model = Arc::new(Model::load(&config.model)?);
+    let model = Arc::new(load_model(&config)?);
     let format = config.input.resolve(model.encoder().spec())?;
     let events = Events::new(&model.spec().labels).map_err(|e| DaemonError::Start(std::io::Error::other(e)))?;
     events.starting(env!("CARGO_PKG_VERSION"), &model.spec().name, model.fingerprint());
@@ -103,6 +103,15 @@ pub async fn run(
     result.map_err(panicked)??;
     events.stopped();
     Ok(())
+}
+
+/// The model that the configuration names.
+pub fn load_model(config: &Config) -> Result<Model, DaemonError> {
+    if !config.model.is_dir() {
+        let detail = format!("model = {:?}: there is no such directory", config.model);
+        return Err(ConfigError::Invalid(detail).into());
+    }
+    Ok(Model::load(&config.model)?)
 }
 
 async fn open_transport(

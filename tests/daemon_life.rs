@@ -180,7 +180,7 @@ fn mistakes_in_the_configuration_are_told_before_anything_runs() {
     assert!(fails(2, &["run", "--config", "no/such.toml"]).contains("no/such.toml"));
     assert!(fails(2, &["run", "--set", "novalue"]).contains("key=value"));
     assert!(fails(2, &["run", "--set", "http.lisen=off"]).contains("did you mean `listen`?"));
-    assert!(fails(1, &["run", "--model", "no/such", "--http", "off"]).contains("no/such"));
+    assert!(fails(2, &["run", "--model", "no/such", "--http", "off"]).contains("no/such"));
     assert!(!Path::new("strand-data").exists() && !place.data().exists(), "nothing was touched");
 }
 

@@ -2,7 +2,7 @@
 
 use super::run::RunArgs;
 use strand::config::TransportKind;
-use strand::model::Model;
+use strand::daemon::load_model;
 
 /// Check a configuration and its model without running.
 #[derive(Debug, Clone, clap::Args)]
@@ -19,7 +19,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
         config.check_kafka_properties()?;
         println!("kafka.properties: fine ({} given)", config.kafka.properties.len());
     }
-    let model = Model::load(&config.model)?;
+    let model = load_model(&config)?;
     let (format, pointer) = config.input.resolve(model.encoder().spec())?;
     println!("model: {} ({}), fingerprint {:.12}", model.spec().name, config.model.display(), model.fingerprint());
     let format = format!("{format:?}").to_lowercase();

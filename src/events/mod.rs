@@ -103,7 +103,7 @@ impl Events {
     }
 
     pub fn listening(&self, address: SocketAddr) {
-        info!(%address, "http: listening on http://{address}/");
+        info!(target: "strand::http", %address, "http: listening on http://{address}/");
     }
 
     pub fn ready(&self) {
