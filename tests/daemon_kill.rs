@@ -225,7 +225,7 @@ fn labels_after_50_kills_are_those_of_an_undisturbed_run() {
     let repeated: u64 = clients.iter().map(|client| client.repeated).sum();
     println!(
         "{kills} kills ({while_starting} while starting, {at_work} at work) in {:.1} s: {records} records of {} streams, \
-         {repeated} sent again; {labels} labels: lost {lost}, twice {twice}, wrong {wrong}; {} dead letters",
+         {repeated} requests sent again; {labels} labels: lost {lost}, twice {twice}, wrong {wrong}; {} dead letters",
         begun.elapsed().as_secs_f64(),
         streams.len(),
         rejected.len()

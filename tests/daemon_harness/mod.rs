@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The binary under test.
@@ -61,7 +61,7 @@ impl Place {
 /// A running daemon. Killed when dropped.
 pub struct Daemon {
     child: Child,
-    address: String,
+    address: Arc<OnceLock<String>>,
     agent: ureq::Agent,
     pub token: Option<String>,
     log: Arc<Mutex<String>>,
@@ -90,42 +90,42 @@ impl Answer {
 }
 
 impl Daemon {
-    pub fn start(mut command: Command) -> Daemon {
-        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let log = Arc::new(Mutex::new(String::new()));
-        let mut address = None;
-        let mut line = String::new();
-        while address.is_none() {
-            line.clear();
-            if stderr.read_line(&mut line).unwrap() == 0 {
-                panic!("strand ended: {:?}\n{}", child.wait(), log.lock().unwrap());
-            }
-            log.lock().unwrap().push_str(&line);
-            let event: Value = serde_json::from_str(&line).unwrap_or_default();
-            address = event["address"].as_str().map(str::to_string);
-        }
-        let lines = log.clone();
-        std::thread::spawn(move || {
-            let mut line = String::new();
-            while matches!(stderr.read_line(&mut line), Ok(n) if n > 0) {
-                lines.lock().unwrap().push_str(&line);
-                line.clear();
-            }
+    /// Starts it and waits until it is ready.
+    pub fn start(command: Command) -> Daemon {
+        let mut daemon = Daemon::spawn(command);
+        eventually("listening", || match (daemon.address.get(), daemon.child.try_wait().unwrap()) {
+            (_, Some(status)) => panic!("strand ended: {status}\n{}", daemon.log()),
+            (address, None) => address.is_some(),
         });
-        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE));
-        let agent = config.build().new_agent();
-        let daemon = Daemon { child, address: address.unwrap(), agent, token: None, log };
         eventually("ready", || daemon.get("/readyz").status == 200);
         daemon
     }
 
+    /// Starts it and waits for nothing.
+    pub fn spawn(mut command: Command) -> Daemon {
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (log, address) = (Arc::new(Mutex::new(String::new())), Arc::new(OnceLock::new()));
+        let (lines, listening) = (log.clone(), address.clone());
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let event: Value = serde_json::from_str(&line).unwrap_or_default();
+                *lines.lock().unwrap() += &(line + "\n");
+                if let Some(address) = event["address"].as_str() {
+                    listening.set(address.to_string()).unwrap();
+                }
+            }
+        });
+        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE));
+        Daemon { child, address, agent: config.build().new_agent(), token: None, log }
+    }
+
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("http://{}{path}", self.address())
     }
 
     pub fn address(&self) -> &str {
-        &self.address
+        self.address.get().expect("it listens")
     }
 
     pub fn log(&self) -> String {
@@ -181,6 +181,11 @@ impl Daemon {
     /// Waits until everything taken in is labelled.
     pub fn settle(&self) {
         eventually("the queue is empty", || self.get("/v1/stats").json()["queue_records"] == 0);
+    }
+
+    /// Where it listens, if it does yet.
+    pub fn listens_at(&self) -> Option<&String> {
+        self.address.get()
     }
 
     /// kill -9.
