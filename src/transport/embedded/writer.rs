@@ -119,8 +119,13 @@ impl Writer {
         for (offset, client) in told.waiting {
             self.waiting.entry(offset).or_default().push(client);
         }
+        // Before anybody is answered: who has the answer finds the labels.
+        if group.iter().any(|write| matches!(write, Write::Commit { .. })) {
+            self.shared
+                .progress
+                .send_replace(Progress { log_next: self.counters.log_next, dead_next: self.counters.dead_next });
+        }
         let mut taken = told.taken.into_iter();
-        let mut committed = false;
         for write in group {
             match write {
                 Write::Ingest { records, reply } => {
@@ -129,7 +134,6 @@ impl Writer {
                     let _ = reply.send(Ok(taken.next().unwrap_or_default()));
                 }
                 Write::Commit { transaction, reply } => {
-                    committed = true;
                     self.tell_waiting(&transaction);
                     let _ = reply.send(Ok(()));
                 }
@@ -140,11 +144,6 @@ impl Writer {
         self.shared.events.stored("labels", self.counters.labels_bytes);
         self.shared.events.stored("dead_letters", self.counters.dead_bytes);
         self.shared.tail.advance(self.counters.queue_next);
-        if committed {
-            self.shared
-                .progress
-                .send_replace(Progress { log_next: self.counters.log_next, dead_next: self.counters.dead_next });
-        }
         if told.sweep_on {
             // More to delete than one transaction should; a full queue of requests means that there will be others.
             let _ = self.shared.writes.upgrade().map(|writes| writes.try_send(Write::Sweep));
