@@ -6,7 +6,8 @@ use super::network::NO_TARGET;
 use super::parallel::for_each;
 use crate::encode::{Encoder, Features};
 use crate::model::network::{Lane, Network, Scratch};
-use crate::model::{ModelSpec, Scheme, Span, SpanDecoder};
+use crate::model::{ModelSpec, Scheme, Span};
+use crate::score::spans::spans_of;
 use serde::{Deserialize, Serialize};
 
 /// Streams that are stepped together.
@@ -91,10 +92,7 @@ impl DevSet {
             .map(|group| group.iter().filter_map(|&k| slots[k].take().map(|slot| (k, slot))).collect())
             .collect();
         for_each(threads, groups, |group| self.label(net, group));
-        let (right, all) = (labels.iter().flatten().zip(self.gold.iter().flatten()))
-            .filter(|(_, gold)| **gold != NO_TARGET)
-            .fold((0, 0), |(right, all), (label, gold)| (right + usize::from(label == gold), all + 1));
-        let accuracy = right as f64 / all.max(1) as f64;
+        let accuracy = self.accuracy(&labels);
         let spans = self.spec.scheme == Scheme::Bio;
         let f1 = spans.then(|| self.f1(&labels));
         let endless = self.with_endless.then(|| {
@@ -106,9 +104,11 @@ impl DevSet {
         DevScore { accuracy, f1, endless }
     }
 
+    /// Share of the steps with a known label that are right.
     fn accuracy(&self, labels: &[Vec<u32>]) -> f64 {
-        let pairs = labels.iter().flatten().zip(self.gold.iter().flatten());
-        let (right, all) = pairs.fold((0, 0), |(r, n), (a, b)| (r + usize::from(a == b), n + 1));
+        let (right, all) = (labels.iter().flatten().zip(self.gold.iter().flatten()))
+            .filter(|(_, gold)| **gold != NO_TARGET)
+            .fold((0, 0), |(right, all), (label, gold)| (right + usize::from(label == gold), all + 1));
         right as f64 / all.max(1) as f64
     }
 
@@ -157,13 +157,7 @@ impl DevSet {
     }
 
     fn spans(&self, labels: &[u32]) -> Vec<Span> {
-        let mut decoder = SpanDecoder::default();
-        let mut spans = Vec::new();
-        for (k, &label) in labels.iter().enumerate() {
-            let name = self.spec.labels.get(label as usize).map_or("O", String::as_str);
-            spans.extend(decoder.push(self.spec.scheme, Some("O"), name, k as u64, k as u64 + 1));
-        }
-        spans.extend(decoder.finish());
-        spans
+        let name = |&label: &u32| self.spec.labels.get(label as usize).map_or("O", String::as_str);
+        spans_of(self.spec.scheme, Some("O"), labels.iter().map(name))
     }
 }
