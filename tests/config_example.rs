@@ -14,6 +14,7 @@ fn every_key_given() -> Config {
     let mut config = Config::default();
     config.input = InputConfig { format: Some(ValueFormat::Text), ..config.input };
     config.stdio = StdioConfig { state_file: Some("strand-states.redb".into()) };
+    (config.kafka.input_partitions, config.kafka.replication_factor) = (Some(8), Some(3));
     config.http.listen = Some(Listen::At("127.0.0.1:8080".parse().unwrap()));
     config.http.token = Some("${STRAND_TOKEN}".to_string());
     config

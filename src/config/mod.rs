@@ -220,6 +220,17 @@ pub struct KafkaConfig {
     pub dead_letters: String,
     pub changelog: String,
     pub delivery: Delivery,
+    /// Create output, dead letters and changelog where they are missing.
+    pub create_topics: bool,
+    /// With this many partitions the input is created too. Absent: it is waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_partitions: Option<u16>,
+    /// Of topics that are created; absent: as the broker does by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replication_factor: Option<u16>,
+    pub state_dir: PathBuf,
+    pub state_cache: Bytes,
+    pub ended_keep: Period,
     /// Passed to librdkafka unchanged.
     pub properties: BTreeMap<String, Property>,
 }
@@ -233,7 +244,13 @@ impl Default for KafkaConfig {
             output: "strand-labels".to_string(),
             dead_letters: "strand-dead-letters".to_string(),
             changelog: "strand-state".to_string(),
-            delivery: Delivery::ExactlyOnce,
+            delivery: Delivery::AtLeastOnce,
+            create_topics: true,
+            input_partitions: None,
+            replication_factor: None,
+            state_dir: "strand-kafka".into(),
+            state_cache: Bytes::mib(128),
+            ended_keep: Period::seconds(86_400),
             properties: BTreeMap::new(),
         }
     }

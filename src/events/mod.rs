@@ -216,6 +216,82 @@ impl Events {
         self.0.metrics.source_lag.set(clamp(depth));
     }
 
+    // Kafka.
+
+    /// The broker cannot be used for now. Logged by [`Events::not_ready`] too, as the reason for which we wait.
+    pub fn kafka_trouble(&self, detail: &str) {
+        warn!(detail, "kafka");
+    }
+
+    pub fn topic_created(&self, topic: &str, partitions: i32) {
+        info!(topic, partitions, "kafka: topic created");
+    }
+
+    /// The broker does not tell a topic's settings: they are not checked.
+    pub fn topic_unchecked(&self, topic: &str, cause: &dyn Display) {
+        warn!(topic, %cause, "kafka: the topic's settings cannot be read, so they are not checked");
+    }
+
+    pub fn partitions_assigned(&self, partitions: &[i32], now: usize) {
+        self.0.metrics.rebalances.inc();
+        self.0.metrics.partitions_assigned.set(clamp(now as u64));
+        info!(?partitions, now, "kafka: partitions assigned");
+    }
+
+    /// `lost`: the group took them without asking, after this instance did not answer for too long.
+    pub fn partitions_revoked(&self, partitions: &[i32], now: usize, lost: bool) {
+        let metrics = &self.0.metrics;
+        metrics.rebalances.inc();
+        metrics.partitions_assigned.set(clamp(now as u64));
+        for partition in partitions.iter().map(i32::to_string) {
+            // A series that isn't there needs no removing.
+            let _ = metrics.consumer_lag.remove_label_values(&[partition.as_str()]);
+            let _ = metrics.restore_progress.remove_label_values(&[partition.as_str()]);
+        }
+        if lost {
+            warn!(?partitions, now, "kafka: partitions lost to other members of the group");
+        } else {
+            info!(?partitions, now, "kafka: partitions handed over");
+        }
+    }
+
+    pub fn restore_progress(&self, partition: i32, done: u64, all: u64) {
+        let ratio = if all == 0 { 1.0 } else { done as f64 / all as f64 };
+        self.0.metrics.restore_progress.with_label_values(&[partition.to_string()]).set(ratio.min(1.0));
+    }
+
+    pub fn partition_restored(&self, partition: i32, records: u64, streams: u64, from_offset: i64, took: Duration) {
+        self.restore_progress(partition, 1, 1);
+        let took_ms = took.as_millis() as u64;
+        info!(partition, records, streams, from_offset, took_ms, "kafka: states restored, partition served");
+    }
+
+    pub fn states_restored(&self, count: u64) {
+        self.0.metrics.restored_states.inc_by(count);
+    }
+
+    pub fn restore_failed(&self, partition: i32, cause: &dyn Display) {
+        error!(partition, %cause, "kafka: the states of a partition cannot be restored; it is not served");
+    }
+
+    /// Records not yet committed, for each assigned partition.
+    pub fn consumer_lag(&self, lags: &[(i32, u64)]) {
+        for (partition, lag) in lags {
+            self.0.metrics.consumer_lag.with_label_values(&[partition.to_string()]).set(clamp(*lag));
+        }
+        self.source_depth(lags.iter().map(|(_, lag)| lag).sum());
+    }
+
+    pub fn records_skipped(&self, count: u64) {
+        self.0.metrics.records_skipped.inc_by(count);
+    }
+
+    /// The broker's retention was faster than we: records that nobody will label.
+    pub fn records_missed(&self, partition: i32, from: i64, to: i64) {
+        self.0.metrics.records_missed.inc_by(u64::try_from(to - from).unwrap_or(0));
+        error!(partition, from, to, "kafka: records were deleted by the broker before they were read");
+    }
+
     // Streams and their states.
 
     pub fn states_loaded(&self, count: usize) {
