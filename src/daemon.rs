@@ -9,7 +9,7 @@ use crate::pipeline::{Parts, Pipeline};
 use crate::shutdown::Shutdown;
 use crate::state::StoreError;
 use crate::transport::embedded::{Embedded, WriterThread};
-use crate::transport::{Transport, TransportError, stdio};
+use crate::transport::{Transport, TransportError, kafka, stdio};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +39,16 @@ pub enum DaemonError {
     ShutdownTimeout(Duration),
 }
 
+impl From<kafka::OpenError> for DaemonError {
+    fn from(error: kafka::OpenError) -> Self {
+        match error {
+            kafka::OpenError::Config(error) => error.into(),
+            kafka::OpenError::Store(error) => error.into(),
+            kafka::OpenError::Thread(error) => DaemonError::Start(error),
+        }
+    }
+}
+
 /// Runs until `shutdown` is requested or the source ends. Call inside a tokio runtime. `started` is called once all runs,
 /// with the embedded queue where that is the transport.
 pub async fn run(
@@ -52,7 +62,7 @@ pub async fn run(
     events.starting(env!("CARGO_PKG_VERSION"), &model.spec().name, model.fingerprint());
     let health = Health::new(events.clone(), &["pipeline"]);
 
-    let (transport, embedded, writer) = open_transport(&config, &model, &events).await?;
+    let (transport, embedded, writer) = open_transport(&config, &model, &events, &health, &shutdown).await?;
     let parts = Parts {
         model: model.clone(),
         states: transport.states.clone(),
@@ -118,6 +128,8 @@ async fn open_transport(
     config: &Config,
     model: &Model,
     events: &Events,
+    health: &Health,
+    shutdown: &Shutdown,
 ) -> Result<(Transport, Option<Embedded>, Option<WriterThread>), DaemonError> {
     let (fingerprint, on_change) = (model.fingerprint().to_string(), config.on_model_change);
     match config.transport.kind {
@@ -129,11 +141,7 @@ async fn open_transport(
             Ok((embedded.transport()?, Some(embedded), Some(writer)))
         }
         TransportKind::Stdio => Ok((stdio::open(config, &fingerprint, on_change, events)?, None, None)),
-        TransportKind::Kafka => {
-            let detail = "[transport] kind = \"kafka\" is checked by `strand check` but not run by this version; use \
-                          \"embedded\" or \"stdio\"";
-            Err(ConfigError::Invalid(detail.to_string()).into())
-        }
+        TransportKind::Kafka => Ok((kafka::open(config, model, events, health, shutdown)?, None, None)),
     }
 }
 

@@ -195,7 +195,7 @@ fn check_says_what_run_would_use() {
 }
 
 #[test]
-fn kafka_is_checked_but_not_run() {
+fn kafka_properties_are_judged_by_check() {
     let place = Place::new();
     let model = place.model();
     let model = model.to_str().unwrap();
@@ -212,9 +212,14 @@ fn kafka_is_checked_but_not_run() {
     let output = strand(&right.split('\n').collect::<Vec<_>>());
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && said.contains("kafka.properties: fine (1 given)"), "{said}");
-    assert!(said.contains("not run by this version"), "{said}");
-    let said = fails(2, &[&["run", "--http", "off"], &kafka[..]].concat());
-    assert!(said.contains("not run by this version") && said.contains("\"embedded\" or \"stdio\""), "{said}");
+    let own = check("kafka.properties.enable.auto.commit=true");
+    let said = fails(2, &own.split('\n').collect::<Vec<_>>());
+    assert!(said.contains("enable.auto.commit is set by Strand itself"), "{said}");
+    let said = fails(
+        2,
+        &["run", "--http", "off", "--set", "kafka.delivery=exactly_once", kafka[0], model, kafka[2], kafka[3]],
+    );
+    assert!(said.contains("exactly_once") && said.contains("use \"at_least_once\""), "{said}");
 }
 
 /// Runs the stdio transport on `input`; its output records, and the JSON lines on standard error.

@@ -224,6 +224,7 @@ impl World {
             source: Box::new(FaultySource { world: self.clone(), next: 0, paused: false }),
             sink: Box::new(FaultySink { world: self.clone(), open: None }),
             states: states.clone(),
+            replays: false,
             end_streams_at_end: false,
         };
         let parts = Parts {
@@ -291,7 +292,7 @@ fn the_pipeline_labels_as_a_lone_session_does() {
     for record in &plain {
         let key = String::from_utf8(record.key.clone().unwrap()).unwrap();
         let (session, labels) = expected.entry(key).or_insert_with(|| (Session::new(&model), Vec::new()));
-        let event = record.headers.first().map(|(_, value)| value.as_slice());
+        let event = record.headers.first().and_then(|(_, value)| value.as_deref());
         let before = session.clone();
         let mut output = Output::default();
         let mut step = |session: &mut Session| stepper.step(&mut [session], std::slice::from_mut(&mut output));

@@ -1,22 +1,28 @@
-//! `strand check`: would `strand run` start? Reads the configuration and the model, touches nothing else.
+//! `strand check`: would `strand run` start? Reads the configuration and the model; with `--online` asks Kafka too.
 
 use super::run::RunArgs;
 use strand::config::TransportKind;
 use strand::daemon::load_model;
+use strand::events::Events;
+use strand::transport::kafka;
 
 /// Check a configuration and its model without running.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CheckArgs {
     #[command(flatten)]
     pub run: RunArgs,
+    /// Connect to Kafka and check brokers, topics and group, without consuming or changing anything
+    #[arg(long)]
+    pub online: bool,
 }
 
 /// Prints what was checked; the error says what is wrong.
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let config = args.run.config()?;
     println!("configuration: fine");
-    if config.transport.kind == TransportKind::Kafka || !config.kafka.properties.is_empty() {
-        config.check_kafka_properties()?;
+    let is_kafka = config.transport.kind == TransportKind::Kafka;
+    if is_kafka || !config.kafka.properties.is_empty() {
+        kafka::check_properties(&config.kafka)?;
         println!("kafka.properties: fine ({} given)", config.kafka.properties.len());
     }
     let model = load_model(&config)?;
@@ -27,8 +33,12 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
         Some(pointer) => println!("input.format: json, {format} at {pointer}"),
         None => println!("input.format: {format}"),
     }
-    if config.transport.kind == TransportKind::Kafka {
-        println!("transport: kafka (checked, but not run by this version)");
+    if args.online {
+        if !is_kafka {
+            return Err(super::usage("--online needs transport.kind = \"kafka\": the others have nobody to ask"));
+        }
+        let found = kafka::check_online(&config, &Events::new(&[])?).map_err(anyhow::Error::msg)?;
+        found.iter().for_each(|line| println!("{line}"));
     }
     Ok(())
 }

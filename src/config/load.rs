@@ -86,29 +86,6 @@ impl Config {
             .map_err(|e| ConfigError::Invalid(format!("log.level = {:?}: {e}", self.log.level)))?;
         Ok(())
     }
-
-    /// Has librdkafka judge `[kafka.properties]`.
-    pub fn check_kafka_properties(&self) -> Result<(), ConfigError> {
-        let mut client = rdkafka::ClientConfig::new();
-        client.set("bootstrap.servers", &self.kafka.brokers).set("group.id", &self.kafka.group);
-        for (key, value) in &self.kafka.properties {
-            client.set(key, value.to_string());
-        }
-        match client.create_native_config() {
-            Ok(_) => Ok(()),
-            Err(rdkafka::error::KafkaError::ClientConfig(_, detail, key, value)) => {
-                let value = if secret(&key) { "…".to_string() } else { value };
-                let detail = format!("[kafka.properties] {key} = {value:?}: librdkafka says: {detail}");
-                Err(ConfigError::Invalid(detail))
-            }
-            Err(other) => Err(ConfigError::Invalid(format!("[kafka.properties]: librdkafka says: {other}"))),
-        }
-    }
-}
-
-/// Whether a property's value must not be shown.
-fn secret(key: &str) -> bool {
-    ["password", "secret", "key.pem", "jaas"].iter().any(|part| key.contains(part))
 }
 
 /// Replaces `${NAME}` in every string under `value`; `$${` stands for `${`.
@@ -279,14 +256,5 @@ mod tests {
         assert!(parse("[state]\nmax_resident = 0", &[]).unwrap_err().contains("greater than 0"));
         assert!(parse("[log]\nlevel = \"strand=loud\"", &[]).unwrap_err().contains("log.level"));
         assert!(parse("", &["novalue"]).unwrap_err().contains("key=value"));
-    }
-
-    #[test]
-    fn librdkafka_names_a_bad_property() {
-        let config = parse("[kafka.properties]\n\"linger.ms\" = 5\n\"compression.type\" = \"zstd\"", &[]).unwrap();
-        config.check_kafka_properties().unwrap();
-        let config = parse("", &["kafka.properties.linger.msx=5"]).unwrap();
-        let error = config.check_kafka_properties().unwrap_err().to_string();
-        assert!(error.contains("linger.msx") && error.contains("No such configuration property"), "{error}");
     }
 }

@@ -40,6 +40,8 @@ pub struct Tally {
     pub labels: Vec<u64>,
     pub ended: u64,
     pub expired: u64,
+    /// Records that were taken before.
+    pub skipped: u64,
     confidence: LocalHistogram,
 }
 
@@ -133,6 +135,10 @@ impl Events {
         warn!(streams, found, "states of another model dropped (on_model_change = \"reset\")");
     }
 
+    pub fn state_reset(&self, stream: &str, found: &str) {
+        debug!(stream, found, "state of another model dropped (on_model_change = \"reset\")");
+    }
+
     pub fn stopped(&self) {
         info!("stopped");
     }
@@ -153,6 +159,7 @@ impl Events {
             labels: vec![0; self.0.labels.len()],
             ended: 0,
             expired: 0,
+            skipped: 0,
             confidence: self.0.metrics.label_confidence.local(),
         }
     }
@@ -179,6 +186,7 @@ impl Events {
             steps += tally.steps;
             metrics.bytes.inc_by(tally.bytes);
             metrics.unknown_tokens.inc_by(tally.unknown);
+            metrics.records_skipped.inc_by(tally.skipped);
             for (label, count) in self.0.labels.iter().zip(&tally.labels).filter(|(_, count)| **count > 0) {
                 metrics.labels.with_label_values(&[label.as_str()]).inc_by(*count);
             }
@@ -221,6 +229,11 @@ impl Events {
     /// The broker cannot be used for now. Logged by [`Events::not_ready`] too, as the reason for which we wait.
     pub fn kafka_trouble(&self, detail: &str) {
         warn!(detail, "kafka");
+    }
+
+    /// The group is being shared out; the offsets go with the next commit.
+    pub fn offsets_not_committed(&self, cause: &dyn Display) {
+        info!(%cause, "kafka: offsets not committed now; nothing is lost, what is read again is skipped");
     }
 
     pub fn topic_created(&self, topic: &str, partitions: i32) {
@@ -280,10 +293,6 @@ impl Events {
             self.0.metrics.consumer_lag.with_label_values(&[partition.to_string()]).set(clamp(*lag));
         }
         self.source_depth(lags.iter().map(|(_, lag)| lag).sum());
-    }
-
-    pub fn records_skipped(&self, count: u64) {
-        self.0.metrics.records_skipped.inc_by(count);
     }
 
     /// The broker's retention was faster than we: records that nobody will label.

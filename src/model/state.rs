@@ -76,6 +76,16 @@ impl Session {
         out.extend_from_slice(&sum.to_le_bytes());
     }
 
+    /// The fingerprint of the model that made this state; what else is in it is not looked at.
+    pub fn fingerprint(bytes: &[u8]) -> Result<String, StateError> {
+        let mut fields = Fields(bytes);
+        let [version] = fields.array()?;
+        if version != VERSION {
+            return Err(StateError::OtherFormat { found: version, expected: VERSION });
+        }
+        Ok(fields.take(32)?.iter().map(|b| format!("{b:02x}")).collect())
+    }
+
     /// The inverse of [`Session::encode`].
     pub fn decode(model: &Model, bytes: &[u8]) -> Result<Session, StateError> {
         let damaged = |what: &str| StateError::Damaged(what.to_string());

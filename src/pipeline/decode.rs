@@ -1,7 +1,7 @@
 //! From a raw record to a [`Record`]: its event, and the piece of the stream that it carries.
 
 use crate::state::StreamId;
-use crate::transport::{DeadLetter, EVENT_HEADER, Event, RawRecord};
+use crate::transport::{DeadLetter, EVENT_HEADER, Event, Origin, RawRecord};
 
 /// A record whose envelope is in order. Whether the value is, the session says.
 #[derive(Debug)]
@@ -32,7 +32,11 @@ pub fn stream_of(mut raw: RawRecord) -> Result<(StreamId, RawRecord), Box<DeadLe
     if let Some(defect) = raw.defect.take() {
         return Err(reject(raw, defect.code, defect.detail));
     }
-    match StreamId::new(raw.key.as_deref().unwrap_or_default()) {
+    let partition = match raw.origin {
+        Origin::Record { partition, .. } => partition,
+        Origin::Strand => 0,
+    };
+    match StreamId::within(partition, raw.key.as_deref().unwrap_or_default()) {
         Ok(stream) => Ok((stream, raw)),
         Err(error @ crate::state::KeyError::Missing) => Err(reject(raw, "missing_key", error.to_string())),
         Err(error @ crate::state::KeyError::TooLong { .. }) => Err(reject(raw, "key_too_long", error.to_string())),
@@ -52,7 +56,7 @@ impl Decoder {
         }
         let event = match raw.headers.iter().find(|(name, _)| name == EVENT_HEADER) {
             None => None,
-            Some((_, value)) => match String::from_utf8_lossy(value).parse::<Event>() {
+            Some((_, value)) => match String::from_utf8_lossy(value.as_deref().unwrap_or_default()).parse::<Event>() {
                 Ok(event) => Some(event),
                 Err(error) => return Err(reject(raw, "unknown_event", error.to_string())),
             },
@@ -83,10 +87,10 @@ fn field_at(value: &[u8], pointer: &str) -> Result<Vec<u8>, (&'static str, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::Origin;
 
     fn raw(value: &str, event: Option<&str>) -> RawRecord {
-        let headers = event.map(|event| (EVENT_HEADER.to_string(), event.as_bytes().to_vec())).into_iter().collect();
+        let headers = event.map(|event| (EVENT_HEADER.to_string(), Some(event.as_bytes().to_vec())));
+        let headers = headers.into_iter().collect();
         RawRecord { origin: Origin::Strand, key: None, value: value.into(), headers, timestamp_ms: 0, defect: None }
     }
 

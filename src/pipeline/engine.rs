@@ -45,7 +45,7 @@ pub struct Parts<'a> {
 }
 
 impl Engine {
-    pub fn start(parts: &Parts<'_>) -> std::io::Result<Engine> {
+    pub fn start(parts: &Parts<'_>, replays: bool) -> std::io::Result<Engine> {
         let count = match parts.pipeline.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
@@ -61,7 +61,7 @@ impl Engine {
             let (sender, work) = sync_channel(1);
             let reply_to = reply_to.clone();
             let run = move || {
-                let labeller = Labeller::new(model.clone(), format, decoder, events.clone());
+                let labeller = Labeller::new(model.clone(), format, decoder, replays, events.clone());
                 let residents = Residents::new(max_streams.div_ceil(count), max_bytes / count);
                 Shard { index, model, labeller, residents, states, events }.run(&work, &reply_to);
             };
@@ -113,7 +113,7 @@ impl Engine {
         let (streams, bytes) = self.resident.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
         self.events.residents(streams, bytes);
         // In the order in which the records came, whatever shard was first.
-        computed.outputs.sort_by(|a, b| (&a.origin, &a.stream, a.seq).cmp(&(&b.origin, &b.stream, b.seq)));
+        computed.outputs.sort_by(|a, b| (&a.input.origin, &a.stream, a.seq).cmp(&(&b.input.origin, &b.stream, b.seq)));
         computed.letters.sort_by(|a, b| a.record.origin.cmp(&b.record.origin));
         match error {
             None => Ok(computed),
@@ -135,9 +135,11 @@ impl Engine {
         }
     }
 
-    /// Drops all sessions: they are read back from the committed states when they are next needed.
-    pub fn forget(&self) -> Result<(), TransportError> {
-        self.shards.iter().try_for_each(|shard| shard.send(Work::Forget).map_err(|_| gone()))
+    /// Drops the sessions of these partitions, or all: they are read back from the committed states when they are next
+    /// needed.
+    pub fn forget(&self, partitions: Option<Vec<i32>>) -> Result<(), TransportError> {
+        let forget = |shard: &SyncSender<Work>| shard.send(Work::Forget(partitions.clone())).map_err(|_| gone());
+        self.shards.iter().try_for_each(forget)
     }
 
     /// Ends the threads.

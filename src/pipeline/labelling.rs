@@ -61,6 +61,8 @@ pub struct Labeller {
     stepper: Stepper,
     format: InputFormat,
     decoder: Decoder,
+    /// Records at or below a stream's `seen` were taken before: [`crate::transport::Transport::replays`].
+    replays: bool,
     events: Events,
 }
 
@@ -71,8 +73,8 @@ impl Active {
 }
 
 impl Labeller {
-    pub fn new(model: Arc<Model>, format: InputFormat, decoder: Decoder, events: Events) -> Labeller {
-        Labeller { stepper: Stepper::new(model.clone()), model, format, decoder, events }
+    pub fn new(model: Arc<Model>, format: InputFormat, decoder: Decoder, replays: bool, events: Events) -> Labeller {
+        Labeller { stepper: Stepper::new(model.clone()), model, format, decoder, replays, events }
     }
 
     /// Does all jobs of `actives`; `now_ms` is written down as the streams' last activity.
@@ -130,7 +132,14 @@ impl Labeller {
                 }
                 (self.decoder.decode(end_of(&active.stream)), true)
             }
-            Job::Record(raw) => (self.decoder.decode(raw), false),
+            Job::Record(raw) => {
+                // Its labels were published before its stream's state said so.
+                if self.replays && raw.origin.offset().is_some_and(|offset| offset <= active.slot.entry.seen) {
+                    outcome.tally.skipped += 1;
+                    return;
+                }
+                (self.decoder.decode(raw), false)
+            }
         };
         let record = match record {
             Ok(record) => record,
@@ -245,6 +254,7 @@ impl Labeller {
         let raw = current.record.raw;
         let tally = &mut outcome.tally;
         if !current.expires {
+            entry.seen = raw.origin.offset().unwrap_or(entry.seen);
             entry.records += 1;
             tally.records += 1;
             tally.bytes += raw.value.len() as u64;
@@ -259,19 +269,13 @@ impl Labeller {
         entry.next_seq += 1;
         active.changed = true;
         let value = render(self.model.spec(), &active.stream.text(), seq, &current.output, ends);
-        outcome.outputs.push(OutputRecord {
-            stream: active.stream.clone(),
-            seq,
-            origin: raw.origin.clone(),
-            timestamp_ms: raw.timestamp_ms,
-            value,
-        });
         // The record is taken all the same; only what was unfinished before its event is lost.
         if let Some(error) = current.trouble {
             let what = "the record was taken, but what earlier records left unfinished is dropped";
             let detail = format!("{what}: it ends within a character");
-            outcome.letters.push(*reject(raw, error.code(), detail));
+            outcome.letters.push(*reject(raw.clone(), error.code(), detail));
         }
+        outcome.outputs.push(OutputRecord { stream: active.stream.clone(), seq, input: raw, value });
     }
 }
 

@@ -72,7 +72,7 @@ impl Pipeline {
         Ok(Pipeline {
             source: transport.source,
             states: transport.states,
-            engine: Engine::start(parts)?,
+            engine: Engine::start(parts, transport.replays)?,
             committer: Committer::start(transport.sink, parts.events.clone())?,
             events: parts.events.clone(),
             health,
@@ -111,6 +111,10 @@ impl Pipeline {
         self.note_settled(Duration::ZERO)?;
         let records = match self.source.poll(&self.limits)? {
             Polled::Records(records) => records,
+            Polled::Lost(partitions) => {
+                self.engine.forget(Some(partitions))?;
+                return Ok(true);
+            }
             // Only the end if what was read last is committed; after a failure it is read again.
             Polled::End => return self.settle().map(|()| false),
         };
@@ -156,7 +160,11 @@ impl Pipeline {
         while self.committer.in_flight() && result.is_ok() {
             result = self.note_settled(PAUSE_AFTER);
             if result.is_ok() {
-                result = self.source.poll(&none).map(drop);
+                result = match self.source.poll(&none) {
+                    Ok(Polled::Lost(partitions)) => Err(TransportError::Reassigned(partitions)),
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(error),
+                };
             }
         }
         self.source.resume();
@@ -180,17 +188,14 @@ impl Pipeline {
             if error.is_fatal() {
                 return Err(error);
             }
-            self.events.aborted(&error, self.retry);
-            self.health.trouble("commit", format!("trying again: {error}"));
-            self.engine.forget()?;
-            let until = Instant::now() + self.retry;
-            self.retry = (self.retry * 2).min(LAST_RETRY);
-            while Instant::now() < until {
-                if self.shutdown.is_requested() {
+            self.engine.forget(None)?;
+            if !matches!(error, TransportError::Reassigned(_)) {
+                self.events.aborted(&error, self.retry);
+                self.health.trouble("commit", format!("trying again: {error}"));
+                if !self.wait_to_retry() {
                     // What is not committed is still in the source, for the next run.
                     return Ok(());
                 }
-                std::thread::sleep(FIRST_RETRY.min(until.saturating_duration_since(Instant::now())));
             }
             // The transaction that was under way when the error came must be over before anything is read again.
             error = match self.settle().and_then(|()| self.source.rewind()) {
@@ -198,6 +203,19 @@ impl Pipeline {
                 Err(error) => error,
             };
         }
+    }
+
+    /// Waits before the next try, longer each time. False: shutdown was requested meanwhile.
+    fn wait_to_retry(&mut self) -> bool {
+        let until = Instant::now() + self.retry;
+        self.retry = (self.retry * 2).min(LAST_RETRY);
+        while Instant::now() < until {
+            if self.shutdown.is_requested() {
+                return false;
+            }
+            std::thread::sleep(FIRST_RETRY.min(until.saturating_duration_since(Instant::now())));
+        }
+        true
     }
 
     /// Streams whose time is up, at most a batch of them; none when it is not yet time to look.

@@ -37,6 +37,8 @@ pub struct Residents {
     streams: HashMap<StreamId, Resident>,
     /// Uses, oldest first; entries whose number is outdated are skipped.
     order: VecDeque<(StreamId, u64)>,
+    /// Streams that ended: they leave as soon as that is committed, whatever room there is.
+    over: Vec<StreamId>,
     clock: u64,
     bytes: usize,
     max_streams: usize,
@@ -48,6 +50,7 @@ impl Residents {
         Residents {
             streams: HashMap::new(),
             order: VecDeque::new(),
+            over: Vec::new(),
             clock: 0,
             bytes: 0,
             max_streams: max_streams.max(1),
@@ -81,6 +84,9 @@ impl Residents {
             session + stream.as_bytes().len() + size_of::<(StreamId, Resident)>() + size_of::<(StreamId, u64)>();
         self.clock += 1;
         self.bytes += bytes;
+        if matches!(slot.held, Held::None) {
+            self.over.push(stream.clone());
+        }
         self.order.push_back((stream.clone(), self.clock));
         self.streams.insert(stream, Resident { slot, bytes, used: self.clock });
         if self.order.len() > 2 * self.streams.len() + 1024 {
@@ -89,10 +95,22 @@ impl Residents {
         }
     }
 
-    /// Drops the least recently used streams until the bounds hold, but none that batches after `committed` changed.
-    /// Returns how many were dropped.
+    /// Drops streams that have ended, then the least recently used ones until the bounds hold, but none that batches
+    /// after `committed` changed. Returns how many were dropped for the bounds.
     pub fn evict(&mut self, committed: u64) -> usize {
         let mut dropped = 0;
+        let (streams, bytes) = (&mut self.streams, &mut self.bytes);
+        self.over.retain(|stream| {
+            let Some(resident) = streams.get(stream).filter(|r| matches!(r.slot.held, Held::None)) else {
+                return false;
+            };
+            let stays = resident.slot.changed_in > committed;
+            if !stays {
+                *bytes -= resident.bytes;
+                streams.remove(stream);
+            }
+            stays
+        });
         while self.streams.len() > self.max_streams || self.bytes > self.max_bytes {
             let Some((stream, used)) = self.order.front() else { break };
             match self.streams.get(stream) {
@@ -111,10 +129,21 @@ impl Residents {
         dropped
     }
 
+    /// Drops the streams of these partitions: others are in charge of them.
+    pub fn forget(&mut self, partitions: &[i32]) {
+        let bytes = &mut self.bytes;
+        self.streams.retain(|stream, resident| {
+            let stays = !partitions.contains(&stream.partition());
+            *bytes -= if stays { 0 } else { resident.bytes };
+            stays
+        });
+    }
+
     /// Drops everything: what was computed is not to be committed.
     pub fn clear(&mut self) {
         self.streams.clear();
         self.order.clear();
+        self.over.clear();
         self.bytes = 0;
     }
 }
@@ -124,7 +153,17 @@ mod tests {
     use super::*;
 
     fn slot(changed_in: u64) -> Slot {
-        Slot { entry: StreamEntry::default(), held: Held::None, changed_in }
+        Slot { entry: StreamEntry::default(), held: Held::Damaged(String::new()), changed_in }
+    }
+
+    #[test]
+    fn an_ended_stream_leaves_once_that_is_committed() {
+        let mut residents = Residents::new(10, usize::MAX);
+        residents.put(id("a"), Slot { held: Held::None, ..slot(2) });
+        residents.put(id("b"), slot(2));
+        assert_eq!((residents.evict(1), residents.len()), (0, 2));
+        assert_eq!((residents.evict(2), residents.len()), (0, 1));
+        assert!(residents.take(&id("b")).is_some());
     }
 
     fn id(name: &str) -> StreamId {
@@ -155,6 +194,17 @@ mod tests {
         assert_eq!(residents.len(), 2);
         assert_eq!(residents.evict(2), 1);
         assert_eq!(residents.len(), 1);
+    }
+
+    #[test]
+    fn a_partition_that_went_to_others_is_forgotten() {
+        let mut residents = Residents::new(10, usize::MAX);
+        let of = |partition| StreamId::within(partition, b"same key").unwrap();
+        residents.put(of(1), slot(1));
+        residents.put(of(2), slot(1));
+        residents.forget(&[1]);
+        assert!(residents.take(&of(1)).is_none() && residents.take(&of(2)).is_some());
+        assert_eq!(residents.bytes(), 0);
     }
 
     #[test]

@@ -14,8 +14,8 @@ use std::sync::mpsc::{Receiver, SyncSender};
 pub enum Work {
     /// Label these jobs. `committed` is the last batch that is committed.
     Batch { epoch: u64, committed: u64, jobs: Vec<(StreamId, Job)> },
-    /// What was computed is not committed: drop all sessions.
-    Forget,
+    /// What was computed is not committed, or these partitions went to others: drop the sessions.
+    Forget(Option<Vec<i32>>),
 }
 
 /// A shard's answer to [`Work::Batch`].
@@ -40,7 +40,8 @@ impl Shard {
     pub fn run(mut self, work: &Receiver<Work>, replies: &SyncSender<Reply>) {
         while let Ok(work) = work.recv() {
             match work {
-                Work::Forget => self.residents.clear(),
+                Work::Forget(None) => self.residents.clear(),
+                Work::Forget(Some(partitions)) => self.residents.forget(&partitions),
                 Work::Batch { epoch, committed, jobs } => {
                     let outcome = self.batch(epoch, committed, jobs);
                     let reply = Reply {

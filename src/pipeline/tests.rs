@@ -150,6 +150,7 @@ fn run(failing: &[usize], commit_takes: Duration, end_streams_at_end: bool) -> (
         source: Box::new(TestSource { shared: shared.clone(), next: 0, paused: false }),
         sink: Box::new(sink),
         states: shared.states.clone(),
+        replays: false,
         end_streams_at_end,
     };
     let parts = Parts {
@@ -209,5 +210,7 @@ fn a_slow_commit_pauses_the_source() {
     // The source has ended: so have the streams.
     assert_eq!(shared.states.live(), 0);
     let last: Vec<_> = outputs(&shared).split_off(outputs(&shared).len() - 4);
-    assert!(last.iter().all(|output| output.origin == Origin::Strand && output.value.ends_with(b"\"final\":true}")));
+    assert!(
+        last.iter().all(|output| output.input.origin == Origin::Strand && output.value.ends_with(b"\"final\":true}"))
+    );
 }

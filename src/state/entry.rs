@@ -1,13 +1,14 @@
 //! [`StreamEntry`]: the daemon's own few numbers about a stream, and their bytes.
 
-/// Version of the encoding below.
-const FORMAT: u8 = 1;
-/// Version, ended, then five numbers of eight bytes.
-const LENGTH: usize = 2 + 5 * 8;
+/// Version of the encoding below. Format 1, without `seen`, is still read.
+const FORMAT: u8 = 2;
+/// Version, ended, then six numbers of eight bytes.
+const LENGTH: usize = 2 + 6 * 8;
+const LENGTH_1: usize = 2 + 5 * 8;
 
 /// What the daemon remembers of a stream beside its session. Kept for a while after the stream's end, so that the
 /// numbering of its outputs goes on when the same key is used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamEntry {
     /// Number of the next output record. Counts over all lives of the key, without gaps.
     pub next_seq: u64,
@@ -19,8 +20,17 @@ pub struct StreamEntry {
     pub position: u64,
     /// When the last record was taken, Unix time in milliseconds.
     pub active_ms: u64,
+    /// Offset of the last record taken, -1 for none. Where offsets last, a record at or below it was taken before.
+    pub seen: i64,
     /// The stream is over; a further record begins a new life.
     pub ended: bool,
+}
+
+impl Default for StreamEntry {
+    /// A stream never seen.
+    fn default() -> Self {
+        StreamEntry { next_seq: 0, records: 0, labels: 0, position: 0, active_ms: 0, seen: -1, ended: false }
+    }
 }
 
 /// Why bytes are no [`StreamEntry`].
@@ -37,7 +47,8 @@ impl StreamEntry {
         let mut out = [0; LENGTH];
         out[0] = FORMAT;
         out[1] = u8::from(self.ended);
-        let numbers = [self.next_seq, self.records, self.labels, self.position, self.active_ms];
+        let seen = self.seen.cast_unsigned();
+        let numbers = [self.next_seq, self.records, self.labels, self.position, self.active_ms, seen];
         for (chunk, number) in out[2..].chunks_exact_mut(8).zip(numbers) {
             chunk.copy_from_slice(&number.to_le_bytes());
         }
@@ -47,7 +58,8 @@ impl StreamEntry {
     pub fn decode(bytes: &[u8]) -> Result<StreamEntry, EntryError> {
         match bytes.first() {
             Some(&FORMAT) if bytes.len() == LENGTH && bytes[1] <= 1 => {}
-            Some(&format) if format != FORMAT => return Err(EntryError::Format(format)),
+            Some(1) if bytes.len() == LENGTH_1 && bytes[1] <= 1 => {}
+            Some(&format) if format != FORMAT && format != 1 => return Err(EntryError::Format(format)),
             _ => return Err(EntryError::Damaged(bytes.len())),
         }
         let number = |index: usize| {
@@ -60,6 +72,7 @@ impl StreamEntry {
             labels: number(2),
             position: number(3),
             active_ms: number(4),
+            seen: if bytes[0] == 1 { -1 } else { number(5).cast_signed() },
             ended: bytes[1] == 1,
         })
     }
@@ -71,14 +84,19 @@ mod tests {
 
     #[test]
     fn an_entry_survives_its_encoding() {
-        let entry = StreamEntry { next_seq: 7, records: 5, labels: 3, position: u64::MAX, active_ms: 1, ended: true };
+        let entry =
+            StreamEntry { next_seq: 7, records: 5, labels: 3, position: u64::MAX, active_ms: 1, seen: -1, ended: true };
         assert_eq!(StreamEntry::decode(&entry.encode()), Ok(entry));
+        // As an earlier release wrote it.
+        let mut bytes = entry.encode()[..42].to_vec();
+        bytes[0] = 1;
+        assert_eq!(StreamEntry::decode(&bytes), Ok(entry));
     }
 
     #[test]
     fn damaged_bytes_are_never_an_entry() {
         let bytes = StreamEntry::default().encode();
-        assert_eq!(StreamEntry::decode(&bytes[..41]), Err(EntryError::Damaged(41)));
+        assert_eq!(StreamEntry::decode(&bytes[..49]), Err(EntryError::Damaged(49)));
         assert_eq!(StreamEntry::decode(&[]), Err(EntryError::Damaged(0)));
         let mut other = bytes;
         other[0] = 9;

@@ -3,10 +3,12 @@
 //! The session itself (h, c, unfinished word) is encoded by [`crate::model::Session`]; here lives what the daemon adds
 //! to it, [`StreamEntry`]. Where states are stored is each transport's affair: see [`crate::transport`].
 
+mod codec;
 mod entry;
 mod file;
 mod memory;
 
+pub use codec::CodecError;
 pub use entry::{EntryError, StreamEntry};
 pub use file::{Figures, StateFile, StoreError, forget_ended, is_live, read_figures, stream_entry, write_states};
 pub use memory::MemoryStates;
@@ -17,9 +19,17 @@ use std::sync::Arc;
 /// Longest key of a stream, in bytes.
 pub const MAX_KEY_BYTES: usize = 1024;
 
-/// The key that a stream's records share: 1 to [`MAX_KEY_BYTES`] bytes. Cheap to clone.
+/// A stream: the key that its records share, 1 to [`MAX_KEY_BYTES`] bytes, and the partition that they come from.
+/// Cheap to clone.
+///
+/// The partition belongs to it because order holds within one only: the same key in another partition (after another
+/// producer's partitioner) is another stream, perhaps in the charge of another instance. It is 0 where a source has no
+/// partitions.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct StreamId(Arc<[u8]>);
+pub struct StreamId {
+    partition: i32,
+    key: Arc<[u8]>,
+}
 
 /// Why bytes are no stream's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -31,21 +41,32 @@ pub enum KeyError {
 }
 
 impl StreamId {
+    /// The stream with this key, where there are no partitions.
     pub fn new(key: &[u8]) -> Result<StreamId, KeyError> {
+        StreamId::within(0, key)
+    }
+
+    /// The stream with this key within a partition.
+    pub fn within(partition: i32, key: &[u8]) -> Result<StreamId, KeyError> {
         match key.len() {
             0 => Err(KeyError::Missing),
             bytes if bytes > MAX_KEY_BYTES => Err(KeyError::TooLong { bytes }),
-            _ => Ok(StreamId(key.into())),
+            _ => Ok(StreamId { partition, key: key.into() }),
         }
     }
 
+    pub fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    /// The key.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.key
     }
 
     /// The key as text; bytes that are no UTF-8 become U+FFFD.
     pub fn text(&self) -> std::borrow::Cow<'_, str> {
-        String::from_utf8_lossy(&self.0)
+        String::from_utf8_lossy(&self.key)
     }
 }
 

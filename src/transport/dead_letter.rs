@@ -35,7 +35,7 @@ impl DeadLetter {
             put("stream", key);
         }
         put("value", value);
-        let text = |value: &[u8]| json!(String::from_utf8_lossy(value));
+        let text = |value: &Option<Vec<u8>>| value.as_deref().map(String::from_utf8_lossy).into();
         let headers: Map<String, Value> = headers.iter().map(|(name, value)| (name.clone(), text(value))).collect();
         fields.insert("headers".to_string(), Value::Object(headers));
         fields

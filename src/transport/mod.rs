@@ -3,16 +3,18 @@
 //! A transport has three parts, used from different threads: a [`Source`] is polled by the pipeline's coordinator, a
 //! [`Sink`] takes one transaction after the other on the committer's thread, and [`States`] is read by the engine
 //! threads. Everything that a batch of records leads to (labels, states, dead letters, how far the source was read)
-//! is committed by the sink at once, or not at all. [`embedded`] and [`stdio`] implement them.
+//! is committed by the sink at once, or not at all (on [`kafka`], in an order that loses nothing). [`embedded`],
+//! [`kafka`] and [`stdio`] implement them.
 
 mod dead_letter;
 pub mod embedded;
+pub mod kafka;
 pub mod line;
 mod record;
 pub mod stdio;
 
 pub use dead_letter::DeadLetter;
-pub use record::{Defect, EVENT_HEADER, Event, EventError, Origin, Position, RawRecord};
+pub use record::{Defect, EVENT_HEADER, Event, EventError, Header, Origin, Position, RawRecord};
 
 pub use crate::state::StateChange;
 
@@ -35,6 +37,9 @@ pub struct PollLimits {
 pub enum Polled {
     /// The next records in order; none when the wait was over (or the source is paused).
     Records(Vec<RawRecord>),
+    /// These partitions are in the charge of others now. What was read of them, and is not committed, is void; their
+    /// streams must leave memory before anything else is polled.
+    Lost(Vec<i32>),
     /// There will never be more.
     End,
 }
@@ -44,9 +49,8 @@ pub enum Polled {
 pub struct OutputRecord {
     pub stream: StreamId,
     pub seq: u64,
-    pub origin: Origin,
-    /// The input record's timestamp, Unix milliseconds.
-    pub timestamp_ms: u64,
+    /// The record that led to it.
+    pub input: RawRecord,
     pub value: Vec<u8>,
 }
 
@@ -56,6 +60,9 @@ pub enum TransportError {
     /// Passes, perhaps: abort, wait, try again.
     #[error("{0}")]
     Transient(String),
+    /// Partitions went to others meanwhile: abort, forget what was computed, and go on at once.
+    #[error("partitions {0:?} went to other members of the group")]
+    Reassigned(Vec<i32>),
     /// Does not pass: the daemon ends with this message. Nothing that was committed is lost.
     #[error("{0}")]
     Fatal(String),
@@ -101,6 +108,9 @@ pub struct Transport {
     pub source: Box<dyn Source>,
     pub sink: Box<dyn Sink>,
     pub states: Arc<dyn States>,
+    /// Offsets last, and a record may be read again after it was committed: then it is skipped, since its stream's
+    /// state says so ([`crate::state::StreamEntry::seen`]).
+    pub replays: bool,
     /// When the source has ended, streams still live are ended too, each with a final output.
     pub end_streams_at_end: bool,
 }

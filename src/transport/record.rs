@@ -44,13 +44,16 @@ pub struct Position {
     pub next_offset: i64,
 }
 
+/// A record's header: name and value, which may be any bytes or none at all.
+pub type Header = (String, Option<Vec<u8>>);
+
 /// A record as it came: nothing checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RawRecord {
     pub origin: Origin,
     pub key: Option<Vec<u8>>,
     pub value: Vec<u8>,
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: Vec<Header>,
     /// Unix milliseconds.
     pub timestamp_ms: u64,
     /// Set where the transport itself could not make a record of what it read.
@@ -108,7 +111,7 @@ impl Event {
     }
 
     /// The headers of a record that carries this event.
-    pub fn headers(event: Option<Event>) -> Vec<(String, Vec<u8>)> {
-        event.map(|event| (EVENT_HEADER.to_string(), event.name().as_bytes().to_vec())).into_iter().collect()
+    pub fn headers(event: Option<Event>) -> Vec<Header> {
+        event.map(|event| (EVENT_HEADER.to_string(), Some(event.name().as_bytes().to_vec()))).into_iter().collect()
     }
 }

@@ -36,14 +36,14 @@ pub fn open(
     let Some(path) = &config.stdio.state_file else {
         let states = Arc::new(MemoryStates::default());
         let sink = LineSink::new(std::io::stdout(), std::io::stderr(), Keep::Memory(states.clone()), events.clone());
-        return Ok(Transport { source, sink: Box::new(sink), states, end_streams_at_end: true });
+        return Ok(Transport { source, sink: Box::new(sink), states, replays: false, end_streams_at_end: true });
     };
     let file = Arc::new(StateFile::open(path, CACHE_BYTES, events.clone())?);
     file.check_model(fingerprint, on_model_change)?;
     let figures = file.read(read_figures)?;
     events.streams_stored(figures.live, figures.state_bytes);
     let sink = LineSink::new(std::io::stdout(), std::io::stderr(), Keep::File(file.clone()), events.clone());
-    Ok(Transport { source, sink: Box::new(sink), states: file, end_streams_at_end: false })
+    Ok(Transport { source, sink: Box::new(sink), states: file, replays: false, end_streams_at_end: false })
 }
 
 /// Lines, read by a thread of their own: reading cannot be interrupted, and ends with the process.

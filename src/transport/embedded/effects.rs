@@ -82,7 +82,7 @@ pub fn commit(
     let mut labels = txn.open_table(LABELS)?;
     let mut log = txn.open_table(LOG)?;
     for output in &transaction.outputs {
-        let offset = output.origin.offset().and_then(|offset| u64::try_from(offset).ok());
+        let offset = output.input.origin.offset().and_then(|offset| u64::try_from(offset).ok());
         let row = label_row(offset, &output.value);
         let key = output.stream.as_bytes();
         let bytes = row.len() as u64;

@@ -166,6 +166,7 @@ impl Embedded {
             source: Box::new(source::QueueSource::new(self.shared.clone())?),
             sink: Box::new(sink::StoreSink::new(self.writes.clone())),
             states: self.shared.file.clone(),
+            replays: false,
             end_streams_at_end: false,
         })
     }

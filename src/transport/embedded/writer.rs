@@ -173,7 +173,7 @@ impl Writer {
             return;
         }
         for output in &transaction.outputs {
-            self.tell(output.origin.offset(), || Answer::Output(output.value.clone()));
+            self.tell(output.input.origin.offset(), || Answer::Output(output.value.clone()));
         }
         for letter in &transaction.letters {
             let answer = || Answer::Rejected { code: letter.code, detail: letter.detail.clone() };

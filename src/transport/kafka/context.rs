@@ -1,0 +1,169 @@
+//! What librdkafka calls back: its log, errors and statistics, rebalances of the group, acknowledgements.
+
+use super::Shared;
+use super::restore::Restorer;
+use crate::events::Events;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, RebalanceProtocol};
+use rdkafka::error::KafkaError;
+use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+/// How long a batch that is being written may delay the handing over of partitions.
+const HAND_OVER: Duration = Duration::from_secs(20);
+
+/// What clients say about the connection; the last complaint of any of them.
+#[derive(Clone)]
+pub struct Voice {
+    last: Arc<Mutex<Option<String>>>,
+    events: Events,
+}
+
+impl Voice {
+    pub fn new(events: Events) -> Voice {
+        Voice { last: Arc::default(), events }
+    }
+
+    fn hear(&self, reason: &str) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_deref() != Some(reason) {
+            self.events.kafka_trouble(reason);
+            *last = Some(reason.to_string());
+        }
+    }
+
+    /// The last complaint since all was well.
+    pub fn complaint(&self) -> Option<String> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn all_is_well(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        // Whatever matters comes as an error too, and is told there.
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::warn!(fac, message, "librdkafka");
+            }
+            _ => tracing::debug!(fac, message, "librdkafka"),
+        }
+    }
+}
+
+/// For clients that only ask and answer.
+pub struct PlainContext(pub Voice);
+
+impl ClientContext for PlainContext {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        self.0.log(level, fac, message);
+    }
+
+    fn error(&self, _: KafkaError, reason: &str) {
+        self.0.hear(reason);
+    }
+}
+
+impl rdkafka::consumer::ConsumerContext for PlainContext {}
+
+/// How far the partitions of the input reach, and whether a broker is there, by librdkafka's own statistics.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    pub ends: BTreeMap<i32, i64>,
+    pub broker_up: bool,
+}
+
+/// For the consumer of the input.
+pub struct ConsumerContext {
+    pub voice: Voice,
+    pub topic: String,
+    pub shared: Weak<Shared>,
+    pub restorer: Restorer,
+    pub seen: Mutex<Option<Seen>>,
+}
+
+impl ConsumerContext {
+    /// The newest statistics, once.
+    pub fn take_seen(&self) -> Option<Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn assigned(&self, shared: &Shared, consumer: &BaseConsumer<ConsumerContext>, list: &mut TopicPartitionList) {
+        // Where to begin is found out when the states are there; until then nothing is fetched.
+        let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
+        let result = list
+            .set_all_offsets(Offset::Beginning)
+            .and_then(|()| if cooperative { consumer.incremental_assign(list) } else { consumer.assign(list) })
+            .and_then(|()| consumer.pause(list));
+        if let Err(error) = result {
+            self.voice.hear(&format!("partitions that the group gave could not be taken: {error}"));
+        }
+        let partitions = partitions_of(list);
+        if !partitions.is_empty() {
+            // The restorer takes it back.
+            shared.health.trouble("restore", format!("reading states back: {} partitions", partitions.len()));
+        }
+        for (partition, epoch) in shared.assignment.assign(&partitions) {
+            self.restorer.restore(partition, epoch);
+        }
+    }
+
+    fn revoked(&self, shared: &Shared, consumer: &BaseConsumer<ConsumerContext>, list: &TopicPartitionList) {
+        let (partitions, lost) = (partitions_of(list), consumer.assignment_lost());
+        // What is being written must be whole before another instance reads the changelog.
+        shared.assignment.revoke(&partitions, lost, if lost { Duration::ZERO } else { HAND_OVER });
+        partitions.iter().for_each(|partition| shared.store.leave(*partition));
+        if !lost {
+            super::sink::commit_offsets(shared, consumer, CommitMode::Sync);
+        }
+        shared.assignment.forget(&partitions);
+        let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
+        let result = if cooperative { consumer.incremental_unassign(list) } else { consumer.unassign() };
+        if let Err(error) = result {
+            self.voice.hear(&format!("partitions that the group took could not be given back: {error}"));
+        }
+        for partition in partitions {
+            self.restorer.drop_partition(partition);
+        }
+    }
+}
+
+impl ClientContext for ConsumerContext {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        self.voice.log(level, fac, message);
+    }
+
+    fn error(&self, _: KafkaError, reason: &str) {
+        self.voice.hear(reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let broker_up = statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP");
+        let partitions = statistics.topics.get(&self.topic).into_iter().flat_map(|topic| topic.partitions.values());
+        let ends = partitions.filter(|p| p.partition >= 0 && p.ls_offset >= 0).map(|p| (p.partition, p.ls_offset));
+        let seen = Seen { ends: ends.collect(), broker_up };
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
+    }
+}
+
+impl rdkafka::consumer::ConsumerContext for ConsumerContext {
+    fn rebalance(&self, consumer: &BaseConsumer<ConsumerContext>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        // Gone only when the transport is being torn down, after the consumer.
+        let Some(shared) = self.shared.upgrade() else { return };
+        if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            self.assigned(&shared, consumer, list);
+        } else {
+            self.revoked(&shared, consumer, list);
+        }
+    }
+}
+
+fn partitions_of(list: &TopicPartitionList) -> Vec<i32> {
+    list.elements().iter().map(|element| element.partition()).collect()
+}

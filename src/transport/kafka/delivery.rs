@@ -1,0 +1,198 @@
+//! The producer: records handed to librdkafka, and what became of each.
+
+use super::clients;
+use super::context::Voice;
+use super::topics::{Layout, RECORD_OVERHEAD};
+use super::words::{explain, explain_code};
+use crate::config::KafkaConfig;
+use crate::shutdown::Shutdown;
+use crate::transport::{Header, TransportError};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
+use rdkafka::producer::{
+    BaseRecord, DeliveryResult, Producer as _, ProducerContext as RdProducerContext, PurgeConfig, ThreadedProducer,
+};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Once shutdown is requested, how long acknowledgements are still waited for.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+
+/// A record to be produced.
+pub struct Outgoing<'a> {
+    pub topic: &'a str,
+    /// Absent: by the key.
+    pub partition: Option<i32>,
+    pub key: Option<&'a [u8]>,
+    /// Absent: a tombstone.
+    pub value: Option<&'a [u8]>,
+    pub headers: &'a [Header],
+    pub timestamp_ms: i64,
+}
+
+impl Outgoing<'_> {
+    /// Bytes as a broker counts them, at most.
+    pub fn size(&self) -> usize {
+        let headers: usize =
+            self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len) + 16).sum();
+        self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + headers + RECORD_OVERHEAD
+    }
+}
+
+/// Acknowledgements that are waited for.
+#[derive(Default)]
+struct Ledger {
+    waiting: usize,
+    /// Numbers of records that were refused, with the reason.
+    refused: Vec<(usize, Code)>,
+}
+
+struct ProducerContext {
+    ledger: Mutex<Ledger>,
+    settled: Condvar,
+    voice: Voice,
+}
+
+impl ProducerContext {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for ProducerContext {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        super::context::PlainContext(self.voice.clone()).log(level, fac, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        super::context::PlainContext(self.voice.clone()).error(error, reason);
+    }
+}
+
+impl RdProducerContext for ProducerContext {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        let mut ledger = self.ledger();
+        ledger.waiting -= 1;
+        if let Err((error, _)) = result {
+            ledger.refused.push((number, error.rdkafka_error_code().unwrap_or(Code::Fail)));
+        }
+        if ledger.waiting == 0 {
+            self.settled.notify_all();
+        }
+    }
+}
+
+/// What became of records that were handed over together.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Delivered {
+    All,
+    /// The broker refuses these for their size.
+    TooLarge(Vec<usize>),
+}
+
+/// The idempotent producer, with a thread of its own for acknowledgements. Used by one thread; records are handed over in groups, each ended by [`Producer::wait`].
+pub struct Producer {
+    producer: ThreadedProducer<ProducerContext>,
+    shutdown: Shutdown,
+}
+
+impl Producer {
+    pub fn new(
+        config: &KafkaConfig,
+        layout: &Layout,
+        voice: Voice,
+        shutdown: Shutdown,
+    ) -> Result<Producer, TransportError> {
+        let context = ProducerContext { ledger: Mutex::default(), settled: Condvar::new(), voice };
+        let client = clients::producer(config, layout.largest(), layout.smallest());
+        let producer: ThreadedProducer<ProducerContext> = client
+            .create_with_context(context)
+            .map_err(|error| TransportError::Fatal(explain("creating the producer", &error)))?;
+        // So that the first batch does not wait for brokers to be found; whether that goes well shows when it is sent.
+        for topic in [&config.output, &config.dead_letters, &config.changelog] {
+            let _ = producer.client().fetch_metadata(Some(topic), Duration::from_secs(1));
+        }
+        Ok(Producer { producer, shutdown })
+    }
+
+    /// Hands a record to librdkafka; `number` names it in the answer of [`Producer::wait`].
+    pub fn send(&self, number: usize, record: &Outgoing<'_>) -> Result<(), TransportError> {
+        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+        for (name, value) in record.headers {
+            headers = headers.insert(KafkaHeader { key: name, value: value.as_deref() });
+        }
+        let mut outgoing = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, number)
+            .timestamp(record.timestamp_ms)
+            .headers(headers);
+        outgoing.key = record.key;
+        outgoing.payload = record.value;
+        outgoing.partition = record.partition;
+        // Counted first: the acknowledgement may come at once.
+        self.producer.context().ledger().waiting += 1;
+        loop {
+            match self.producer.send(outgoing) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(Code::QueueFull), back)) => {
+                    outgoing = back;
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err((error, _)) => {
+                    let mut ledger = self.producer.context().ledger();
+                    ledger.waiting -= 1;
+                    let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
+                    if code == Code::MessageSizeTooLarge {
+                        ledger.refused.push((number, code));
+                        return Ok(());
+                    }
+                    return Err(TransportError::Transient(explain(&format!("writing to {}", record.topic), &error)));
+                }
+            }
+        }
+    }
+
+    /// Waits until all that was handed over is acknowledged or refused. Whatever the answer, nothing is under way
+    /// afterwards.
+    pub fn wait(&self, doing: &str) -> Result<Delivered, TransportError> {
+        let context = self.producer.context();
+        // Sends at once what would linger. That it is not done within no time is no news.
+        let _ = self.producer.flush(Duration::ZERO);
+        let mut last = None;
+        let mut ledger = context.ledger();
+        while ledger.waiting > 0 {
+            let wait = context.settled.wait_timeout(ledger, Duration::from_millis(100));
+            ledger = wait.unwrap_or_else(PoisonError::into_inner).0;
+            if self.shutdown.is_requested() {
+                let until = *last.get_or_insert_with(|| Instant::now() + LAST_WAIT);
+                if Instant::now() >= until && ledger.waiting > 0 {
+                    // What is purged is told to the ledger, by another thread.
+                    drop(ledger);
+                    self.producer.purge(PurgeConfig::default().queue().inflight());
+                    ledger = context.ledger();
+                }
+            }
+        }
+        let refused = std::mem::take(&mut ledger.refused);
+        drop(ledger);
+        if refused.is_empty() {
+            return Ok(Delivered::All);
+        }
+        if refused.iter().all(|(_, code)| *code == Code::MessageSizeTooLarge) {
+            return Ok(Delivered::TooLarge(refused.into_iter().map(|(number, _)| number).collect()));
+        }
+        // The first that is not a consequence of others.
+        let consequence =
+            |code: &Code| matches!(code, Code::PurgeQueue | Code::PurgeInflight | Code::MessageSizeTooLarge);
+        let code = refused.iter().map(|(_, code)| *code).find(|code| !consequence(code)).unwrap_or(refused[0].1);
+        let complaint = self.producer.context().voice.complaint().map(|c| format!(" ({c})")).unwrap_or_default();
+        Err(TransportError::Transient(explain_code(doing, code) + &complaint))
+    }
+
+    /// librdkafka has given this producer up: another must be made.
+    pub fn is_dead(&self) -> bool {
+        self.producer.client().fatal_error().is_some()
+    }
+}

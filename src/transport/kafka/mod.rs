@@ -1,0 +1,139 @@
+//! Kafka as a transport: records from a consumer group, labels and dead letters to topics, states in a compacted
+//! changelog topic that has the input's partitions.
+//!
+//! Delivery is at least once. A batch is written in this order, each step acknowledged before the next: labels and dead
+//! letters; states, each with the offset that its stream has seen; the group's offsets. So a state that is in the
+//! changelog proves that the labels before it are published, and a record read again at or below its stream's offset
+//! is skipped. What was published and whose state was not is labelled again from the same state, hence with the same
+//! bytes and the same `strand-source`.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`clients`] | librdkafka's clients, configured |
+//! | [`topics`] | the four topics checked, or created |
+//! | [`source`] | the consumer: connecting, polling, positions |
+//! | [`assignment`] | which partitions are ours and how far they are; shared by all |
+//! | [`restore`] | a thread that reads the changelog of partitions that were assigned |
+//! | [`store`] | the local copy of the states |
+//! | [`sink`], [`delivery`] | the producer: order of writes, acknowledgements |
+//! | [`words`] | errors as people want to read them |
+
+mod assignment;
+mod check;
+mod clients;
+mod context;
+mod delivery;
+mod restore;
+mod sink;
+mod source;
+mod store;
+mod topics;
+mod words;
+
+pub use check::check_online;
+pub use clients::check_properties;
+
+use super::{Transport, TransportError};
+use crate::config::{Config, ConfigError, Delivery, KafkaConfig};
+use crate::events::Events;
+use crate::health::Health;
+use crate::model::Model;
+use crate::shutdown::Shutdown;
+use assignment::Assignment;
+use context::Voice;
+use delivery::Producer;
+use rdkafka::consumer::BaseConsumer;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use store::Store;
+use topics::Layout;
+
+/// What source, sink and restorer share.
+struct Shared {
+    config: KafkaConfig,
+    /// [`crate::config::InputConfig::max_record_bytes`]: what topics must hold follows from it.
+    max_record_bytes: usize,
+    model_name: String,
+    assignment: Assignment,
+    store: Arc<Store>,
+    voice: Voice,
+    events: Events,
+    health: Health,
+    shutdown: Shutdown,
+    /// From when the broker was reached and the topics are in order until the source ends.
+    connected: RwLock<Option<Arc<Connected>>>,
+}
+
+/// What there is once the broker was reached.
+struct Connected {
+    consumer: Arc<BaseConsumer<context::ConsumerContext>>,
+    layout: Layout,
+    /// Made and warmed up while the group is joined; the sink takes it.
+    producer: Mutex<Option<Producer>>,
+}
+
+/// Why Kafka could not be opened as a transport. That a broker does not answer is no reason: it is waited for.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Store(#[from] crate::state::StoreError),
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// The transport. Returns at once; the broker is connected to by the source's first polls.
+pub fn open(
+    config: &Config,
+    model: &Model,
+    events: &Events,
+    health: &Health,
+    shutdown: &Shutdown,
+) -> Result<Transport, OpenError> {
+    let kafka = &config.kafka;
+    if kafka.delivery == Delivery::ExactlyOnce {
+        let detail = "kafka.delivery = \"exactly_once\" is not offered by this version; use \"at_least_once\"";
+        return Err(ConfigError::Invalid(detail.to_string()).into());
+    }
+    clients::check_properties(kafka)?;
+    let policy =
+        store::Policy { fingerprint: model.fingerprint().to_string(), on_model_change: config.on_model_change };
+    let store = Arc::new(Store::open(&kafka.state_dir, kafka.state_cache.len(), policy, events.clone())?);
+    let shared = Arc::new(Shared {
+        config: kafka.clone(),
+        max_record_bytes: config.input.max_record_bytes.len(),
+        model_name: model.spec().name.clone(),
+        assignment: Assignment::new(events.clone()),
+        store: store.clone(),
+        voice: Voice::new(events.clone()),
+        events: events.clone(),
+        health: health.clone(),
+        shutdown: shutdown.clone(),
+        connected: RwLock::default(),
+    });
+    health.trouble("kafka", format!("connecting to {}", kafka.brokers));
+    let restorer = restore::start(shared.clone()).map_err(OpenError::Thread)?;
+    Ok(Transport {
+        source: Box::new(source::KafkaSource::new(shared.clone(), restorer)),
+        sink: Box::new(sink::KafkaSink::new(shared)),
+        states: store,
+        replays: true,
+        end_streams_at_end: false,
+    })
+}
+
+impl Shared {
+    /// Set before anything is polled, so that whoever has records has this.
+    fn connected(&self) -> Result<Arc<Connected>, TransportError> {
+        let missing = || TransportError::Transient("not connected".to_string());
+        self.connected.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(missing)
+    }
+
+    fn set_connected(&self, connected: Option<Connected>) {
+        *self.connected.write().unwrap_or_else(PoisonError::into_inner) = connected.map(Arc::new);
+    }
+
+    fn new_producer(&self, layout: &Layout) -> Result<Producer, TransportError> {
+        Producer::new(&self.config, layout, self.voice.clone(), self.shutdown.clone())
+    }
+}

@@ -1,0 +1,344 @@
+//! What a batch leads to, written to Kafka in the order that at-least-once delivery needs.
+//!
+//! 1. labels and dead letters, all acknowledged;
+//! 2. states, all acknowledged;
+//! 3. the group's offsets.
+//!
+//! A crash between two steps repeats labels with equal bytes, and loses none: see [`super`].
+
+use super::delivery::{Delivered, Outgoing, Producer};
+use super::words::explain;
+use super::{Connected, Shared};
+use crate::clock::unix_ms;
+use crate::state::StreamId;
+use crate::transport::{DeadLetter, Header, Origin, OutputRecord, Position, Sink, StateChange, TransportError};
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Headers of what Strand writes.
+pub const SOURCE_HEADER: &str = "strand-source";
+pub const MODEL_HEADER: &str = "strand-model";
+pub const ERROR_HEADER: &str = "strand-error";
+pub const DETAIL_HEADER: &str = "strand-error-detail";
+/// Code of a dead letter whose labels the output topic does not take.
+pub const OUTPUT_TOO_LARGE: &str = "output_too_large";
+/// Set on a dead letter whose value the dead-letter topic does not take: the value's length.
+pub const OMITTED_HEADER: &str = "strand-value-omitted";
+
+/// How often ended streams are looked for whose numbering need not be kept any longer.
+const FORGET_EVERY: Duration = Duration::from_secs(30);
+/// Most of them at a time.
+const FORGET_AT_ONCE: usize = 1000;
+
+/// The producer and what is to be written with the next commit.
+pub struct KafkaSink {
+    shared: Arc<Shared>,
+    producer: Option<Producer>,
+    outputs: Vec<OutputRecord>,
+    states: Vec<StateChange>,
+    letters: Vec<DeadLetter>,
+    /// Records are sent one at a time, since one of the last batch was refused for its size by the broker.
+    one_by_one: bool,
+    /// The largest record that the output topic was seen to take is smaller than this.
+    output_limit: usize,
+    forget_next: Instant,
+}
+
+impl KafkaSink {
+    pub fn new(shared: Arc<Shared>) -> KafkaSink {
+        KafkaSink {
+            shared,
+            producer: None,
+            outputs: Vec::new(),
+            states: Vec::new(),
+            letters: Vec::new(),
+            one_by_one: false,
+            output_limit: usize::MAX,
+            forget_next: Instant::now() + FORGET_EVERY,
+        }
+    }
+
+    fn write(&mut self, partitions: &BTreeSet<i32>) -> Result<(), TransportError> {
+        let (shared, outputs) = (self.shared.clone(), std::mem::take(&mut self.outputs));
+        let connected = shared.connected()?;
+        if self.producer.as_ref().is_none_or(Producer::is_dead) {
+            let ready = connected.producer.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.producer = Some(ready.map_or_else(|| shared.new_producer(&connected.layout), Ok)?);
+        }
+        self.publish(&connected, outputs)?;
+        shared.assignment.go_on_writing(partitions)?;
+        let states = std::mem::take(&mut self.states);
+        self.keep(&connected, &states)?;
+        // Only now: a state in the store is taken as proof that its labels are published.
+        let stored = shared.store.store(&states);
+        stored.map_err(|e| TransportError::Transient(format!("the local copy of the states cannot be written: {e}")))
+    }
+
+    /// Labels and dead letters.
+    fn publish(&mut self, connected: &Connected, outputs: Vec<OutputRecord>) -> Result<(), TransportError> {
+        let Some(producer) = &self.producer else { return Ok(()) };
+        let config = &self.shared.config;
+        let layout = &connected.layout;
+        let limit = layout.output.max_bytes.min(self.output_limit);
+        let same_partition = layout.output.partitions == layout.input_partitions;
+        let model = self.shared.model_name.as_bytes().to_vec();
+        let mut too_large = Vec::new();
+        for (number, output) in outputs.iter().enumerate() {
+            let headers: [Header; 2] = [
+                (SOURCE_HEADER.to_string(), Some(output.input.origin.to_string().into_bytes())),
+                (MODEL_HEADER.to_string(), Some(model.clone())),
+            ];
+            let outgoing = Outgoing {
+                topic: &config.output,
+                partition: same_partition.then_some(output.stream.partition()),
+                key: Some(output.stream.as_bytes()),
+                value: Some(&output.value),
+                headers: &headers,
+                timestamp_ms: output.input.timestamp_ms as i64,
+            };
+            if outgoing.size() > limit {
+                too_large.push((number, outgoing.size(), limit));
+                continue;
+            }
+            producer.send(number, &outgoing)?;
+            if self.one_by_one
+                && let Delivered::TooLarge(_) = producer.wait(&format!("writing to {}", config.output))?
+            {
+                self.output_limit = self.output_limit.min(outgoing.size() - 1);
+                too_large.push((number, outgoing.size(), outgoing.size() - 1));
+            }
+        }
+        let mut letters = std::mem::take(&mut self.letters);
+        letters
+            .extend(too_large.iter().map(|(number, size, limit)| self.unpublished(&outputs[*number], *size, *limit)));
+        for (number, letter) in letters.iter().enumerate() {
+            self.publish_letter(connected, producer, outputs.len() + number, letter)?;
+        }
+        match producer.wait(&format!("writing to {}", config.output))? {
+            Delivered::All => {
+                self.one_by_one = false;
+                too_large.iter().for_each(|(number, size, limit)| {
+                    let detail = format!("its labels take {size} bytes, {} takes {limit}", config.output);
+                    self.shared.events.rejected(&outputs[*number].input.origin, OUTPUT_TOO_LARGE, &detail);
+                });
+                Ok(())
+            }
+            // Which of those that were sent together is too large is found out when they are sent one by one.
+            Delivered::TooLarge(numbers) => {
+                self.one_by_one = true;
+                let detail = format!("{} records are refused by the broker for their size", numbers.len());
+                Err(TransportError::Transient(detail))
+            }
+        }
+    }
+
+    /// The dead letter of a record whose labels are too large to be published.
+    fn unpublished(&self, output: &OutputRecord, size: usize, limit: usize) -> DeadLetter {
+        let detail = format!(
+            "the record was taken, but its labels take {size} bytes and {} takes at most {limit} a record: send \
+             smaller pieces, or raise max.message.bytes of the topic and message.max.bytes in [kafka.properties]",
+            self.shared.config.output
+        );
+        DeadLetter { record: output.input.clone(), code: OUTPUT_TOO_LARGE, detail }
+    }
+
+    fn publish_letter(
+        &self,
+        connected: &Connected,
+        producer: &Producer,
+        number: usize,
+        letter: &DeadLetter,
+    ) -> Result<(), TransportError> {
+        let (record, layout) = (&letter.record, &connected.layout);
+        let mut headers = record.headers.clone();
+        for (name, value) in [
+            (ERROR_HEADER, letter.code.to_string()),
+            (DETAIL_HEADER, letter.detail.clone()),
+            (SOURCE_HEADER, record.origin.to_string()),
+        ] {
+            headers.push((name.to_string(), Some(value.into_bytes())));
+        }
+        let partition = match record.origin {
+            Origin::Record { partition, .. } => partition,
+            Origin::Strand => 0,
+        };
+        let mut outgoing = Outgoing {
+            topic: &self.shared.config.dead_letters,
+            partition: (layout.dead_letters.partitions == layout.input_partitions).then_some(partition),
+            key: record.key.as_deref(),
+            value: Some(&record.value),
+            headers: &headers,
+            timestamp_ms: record.timestamp_ms as i64,
+        };
+        let limit = layout.dead_letters.max_bytes;
+        let shortened;
+        if outgoing.size() > limit {
+            // Where it is and why it failed can still be said.
+            let omitted = record.value.len().to_string().into_bytes();
+            let own = headers.len() - 3;
+            let kept = if outgoing.size() - record.value.len() > limit { own } else { 0 };
+            shortened = [&headers[kept..], &[(OMITTED_HEADER.to_string(), Some(omitted))]].concat();
+            outgoing.value = None;
+            outgoing.headers = &shortened;
+        }
+        producer.send(number, &outgoing)
+    }
+
+    /// States, to the changelog.
+    fn keep(&self, connected: &Connected, states: &[StateChange]) -> Result<(), TransportError> {
+        let (Some(producer), false) = (&self.producer, states.is_empty()) else { return Ok(()) };
+        let (topic, limit) = (&self.shared.config.changelog, connected.layout.changelog.max_bytes);
+        let now_ms = unix_ms() as i64;
+        for (number, change) in states.iter().enumerate() {
+            let value = change.state.encode();
+            let outgoing = state_record(topic, &change.stream, Some(&value), now_ms);
+            let size = outgoing.size();
+            if size > limit {
+                return Err(TransportError::Fatal(state_too_large(topic, &change.stream, size, limit)));
+            }
+            producer.send(number, &outgoing)?;
+        }
+        match producer.wait(&format!("writing to {topic}"))? {
+            Delivered::All => Ok(()),
+            Delivered::TooLarge(numbers) => {
+                let change = &states[numbers[0]];
+                let size = state_record(topic, &change.stream, Some(&change.state.encode()), now_ms).size();
+                Err(TransportError::Fatal(state_too_large(topic, &change.stream, size, limit)))
+            }
+        }
+    }
+
+    /// Deletes what is kept of streams that ended long ago.
+    fn forget_ended(&mut self) -> Result<(), TransportError> {
+        let shared = self.shared.clone();
+        let (Some(keep), Some(producer)) = (shared.config.ended_keep.on(), &self.producer) else { return Ok(()) };
+        if Instant::now() < self.forget_next {
+            return Ok(());
+        }
+        let before_ms = unix_ms().saturating_sub(keep.as_millis() as u64);
+        let failed = |e: redb::Error| TransportError::Transient(format!("the local copy of the states: {e}"));
+        let committed = shared.assignment.labelled();
+        let streams = shared.store.forgettable(before_ms, &committed, FORGET_AT_ONCE).map_err(failed)?;
+        let topic = &shared.config.changelog;
+        for (number, stream) in streams.iter().enumerate() {
+            producer.send(number, &state_record(topic, stream, None, unix_ms() as i64))?;
+        }
+        producer.wait(&format!("writing to {topic}"))?;
+        shared.store.forget(&streams).map_err(failed)?;
+        shared.events.expired("streams", streams.len() as u64);
+        if streams.len() < FORGET_AT_ONCE {
+            self.forget_next = Instant::now() + FORGET_EVERY;
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.outputs.clear();
+        self.states.clear();
+        self.letters.clear();
+    }
+}
+
+fn state_record<'a>(topic: &'a str, stream: &'a StreamId, value: Option<&'a [u8]>, now_ms: i64) -> Outgoing<'a> {
+    Outgoing {
+        topic,
+        partition: Some(stream.partition()),
+        key: Some(stream.as_bytes()),
+        value,
+        headers: &[],
+        timestamp_ms: now_ms,
+    }
+}
+
+fn state_too_large(topic: &str, stream: &StreamId, size: usize, limit: usize) -> String {
+    format!(
+        "the state of stream {stream:?} takes {size} bytes, but the changelog {topic} takes at most {limit} a record. \
+         Raise max.message.bytes of the topic and message.max.bytes in [kafka.properties], and start again"
+    )
+}
+
+impl Sink for KafkaSink {
+    fn begin(&mut self) -> Result<(), TransportError> {
+        self.clear();
+        Ok(())
+    }
+
+    fn outputs(&mut self, outputs: Vec<OutputRecord>) -> Result<(), TransportError> {
+        self.outputs.extend(outputs);
+        Ok(())
+    }
+
+    fn states(&mut self, states: Vec<StateChange>) -> Result<(), TransportError> {
+        self.states.extend(states);
+        Ok(())
+    }
+
+    fn dead_letters(&mut self, letters: Vec<DeadLetter>) -> Result<(), TransportError> {
+        self.letters.extend(letters);
+        Ok(())
+    }
+
+    fn commit(&mut self, positions: Vec<Position>) -> Result<(), TransportError> {
+        let states = self.states.iter().map(|change| change.stream.partition());
+        let partitions: BTreeSet<i32> = positions.iter().map(|p| p.partition).chain(states).collect();
+        self.shared.assignment.begin_writing(&partitions)?;
+        let result = self.write(&partitions).and_then(|()| self.forget_ended());
+        // Not before the states are there may a partition be handed over; not after an error does it count.
+        self.shared.assignment.end_writing(if result.is_ok() { &positions } else { &[] });
+        result?;
+        let connected = self.shared.connected()?;
+        match commit_offsets(&self.shared, &connected.consumer, CommitMode::Sync) {
+            None => Ok(()),
+            Some(reason) => Err(TransportError::Transient(reason)),
+        }
+    }
+
+    fn abort(&mut self) -> Result<(), TransportError> {
+        // What was published already is published again with equal bytes.
+        self.clear();
+        Ok(())
+    }
+}
+
+/// Tells the group how far the partitions are. That it cannot take it just now, because it is being shared out, is no
+/// error: what the states have seen is skipped wherever it is read again. Other reasons are returned.
+pub fn commit_offsets<C: rdkafka::consumer::ConsumerContext>(
+    shared: &Shared,
+    consumer: &rdkafka::consumer::BaseConsumer<C>,
+    mode: CommitMode,
+) -> Option<String> {
+    let positions = shared.assignment.uncommitted();
+    if positions.is_empty() {
+        return None;
+    }
+    let mut list = TopicPartitionList::new();
+    for (partition, next) in &positions {
+        if let Err(error) = list.add_partition_offset(&shared.config.input, *partition, Offset::Offset(*next)) {
+            return Some(explain("committing offsets", &error));
+        }
+    }
+    match consumer.commit(&list, mode) {
+        Ok(()) => {
+            shared.assignment.committed(&positions);
+            None
+        }
+        Err(error) => match error.rdkafka_error_code() {
+            Some(
+                Code::RebalanceInProgress
+                | Code::IllegalGeneration
+                | Code::UnknownMemberId
+                | Code::NoOffset
+                | Code::AssignmentLost
+                | Code::WaitingForCoordinator,
+            ) => {
+                shared.events.offsets_not_committed(&error);
+                None
+            }
+            _ => Some(explain("committing offsets", &error)),
+        },
+    }
+}

@@ -1,0 +1,420 @@
+//! The consumer: connects, polls, and keeps the positions.
+//!
+//! [`KafkaSource::poll`] never waits for a broker: until one answers and the topics are in order it gives no records,
+//! tries again with growing pauses, and `/readyz` says why.
+
+use super::assignment::Assignment;
+use super::clients;
+use super::context::{ConsumerContext, PlainContext, Seen};
+use super::restore::Restorer;
+use super::topics::{Topics, Trouble};
+use super::words::{explain, explain_complaint};
+use super::{Connected, Shared};
+use crate::clock::unix_ms;
+use crate::transport::{Defect, Header, Origin, PollLimits, Polled, RawRecord, Source, TransportError};
+use rdkafka::admin::AdminClient;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{BorrowedMessage, Headers};
+use rdkafka::{Message, Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LAST_RETRY: Duration = Duration::from_secs(15);
+
+pub struct KafkaSource {
+    shared: Arc<Shared>,
+    restorer: Restorer,
+    topic: Arc<str>,
+    consumer: Option<Arc<BaseConsumer<ConsumerContext>>>,
+    retry: Duration,
+    next_try: Instant,
+    /// Ends of the partitions as last seen.
+    ends: BTreeMap<i32, i64>,
+    /// First offset that was not polled, by partition.
+    next: BTreeMap<i32, i64>,
+    /// What was polled together with the news that partitions are gone.
+    kept: Vec<RawRecord>,
+    paused: bool,
+}
+
+impl KafkaSource {
+    pub fn new(shared: Arc<Shared>, restorer: Restorer) -> KafkaSource {
+        KafkaSource {
+            topic: shared.config.input.as_str().into(),
+            shared,
+            restorer,
+            consumer: None,
+            retry: FIRST_RETRY,
+            next_try: Instant::now(),
+            ends: BTreeMap::new(),
+            next: BTreeMap::new(),
+            kept: Vec::new(),
+            paused: false,
+        }
+    }
+
+    fn assignment(&self) -> &Assignment {
+        &self.shared.assignment
+    }
+
+    fn make_consumer(&mut self) -> Result<Arc<BaseConsumer<ConsumerContext>>, TransportError> {
+        if let Some(consumer) = &self.consumer {
+            return Ok(consumer.clone());
+        }
+        let context = ConsumerContext {
+            voice: self.shared.voice.clone(),
+            topic: self.shared.config.input.clone(),
+            shared: Arc::downgrade(&self.shared),
+            restorer: self.restorer.clone(),
+            seen: Mutex::default(),
+        };
+        let consumer = clients::consumer(&self.shared.config).create_with_context(context);
+        let consumer = consumer.map_err(|error| TransportError::Fatal(explain("creating the consumer", &error)))?;
+        Ok(self.consumer.insert(Arc::new(consumer)).clone())
+    }
+
+    /// Tries to connect, if it is time to. False: not yet.
+    fn connect(&mut self, wait: Duration) -> Result<bool, TransportError> {
+        if self.shared.connected().is_ok() {
+            return Ok(true);
+        }
+        let now = Instant::now();
+        if now < self.next_try {
+            std::thread::sleep(wait.min(self.next_try - now));
+            return Ok(false);
+        }
+        let consumer = self.make_consumer()?;
+        let admin: AdminClient<PlainContext> = clients::admin(&self.shared.config)
+            .create_with_context(PlainContext(self.shared.voice.clone()))
+            .map_err(|error| TransportError::Fatal(explain("creating the admin client", &error)))?;
+        let topics = Topics {
+            config: &self.shared.config,
+            max_record_bytes: self.shared.max_record_bytes,
+            consumer: &consumer,
+            admin: &admin,
+            events: &self.shared.events,
+        };
+        let prepared = topics.prepare(true);
+        match prepared {
+            Ok((layout, _)) => {
+                let subscribed = consumer.subscribe(&[&self.shared.config.input]);
+                subscribed.map_err(|error| TransportError::Fatal(explain("subscribing", &error)))?;
+                self.shared.voice.all_is_well();
+                let detail = format!("joining the group {}", self.shared.config.group);
+                self.shared.health.trouble("group", detail);
+                self.shared.health.fine("kafka");
+                let producer = Mutex::new(Some(self.shared.new_producer(&layout)?));
+                self.shared.set_connected(Some(Connected { consumer, layout, producer }));
+                Ok(true)
+            }
+            Err(Trouble::Refuse(reason)) => Err(TransportError::Fatal(reason)),
+            Err(Trouble::Wait(reason)) => {
+                // Brings what the client has to complain about.
+                let _ = consumer.poll(Duration::ZERO);
+                let complaint = self
+                    .shared
+                    .voice
+                    .complaint()
+                    .map(|complaint| format!("; {}", explain_complaint(&self.shared.config.brokers, &complaint)));
+                self.shared.health.trouble("kafka", format!("{reason}{}", complaint.unwrap_or_default()));
+                self.next_try = Instant::now() + self.retry;
+                self.retry = (self.retry * 2).min(LAST_RETRY);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Sets the position of partitions whose states are there, and serves them.
+    fn begin_restored(&mut self, consumer: &BaseConsumer<ConsumerContext>) {
+        for partition in self.assignment().to_position() {
+            match self.first_offset(consumer, partition) {
+                Ok((next, end)) => {
+                    if let Err(error) = self.seek(consumer, &[(partition, next)]) {
+                        // The client may not have the partition ready yet.
+                        self.shared.health.trouble("group", format!("setting the position of a partition: {error}"));
+                        continue;
+                    }
+                    self.assignment().serve(partition, next);
+                    self.shared.store.serve(partition);
+                    self.ends.insert(partition, end);
+                    if !self.paused
+                        && let Err(error) = consumer.resume(&self.list(&[partition]))
+                    {
+                        self.shared.health.trouble("group", format!("partition {partition}: {error}"));
+                    }
+                }
+                Err(reason) => {
+                    self.shared.health.trouble("group", format!("partition {partition} is not served: {reason}"));
+                }
+            }
+        }
+        if self.assignment().is_joined() && self.assignment().to_position().is_empty() {
+            self.shared.health.fine("group");
+        }
+    }
+
+    /// Where a partition is read from, and where it ends.
+    fn first_offset(&self, consumer: &BaseConsumer<ConsumerContext>, partition: i32) -> Result<(i64, i64), String> {
+        let topic = &self.shared.config.input;
+        let place = format!("{topic}/{partition}");
+        let committed = consumer.committed_offsets(self.list(&[partition]), TIMEOUT);
+        let committed = committed.map_err(|error| explain("asking for the group's offsets", &error))?;
+        let committed = committed.elements().first().and_then(|element| match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        });
+        let ends = consumer.fetch_watermarks(topic, partition, TIMEOUT);
+        let (low, high) = ends.map_err(|error| explain(&format!("asking where {place} ends"), &error))?;
+        let (_, seen) = self.shared.store.restored(partition);
+        if committed.is_some_and(|committed| committed > high) || seen >= high {
+            let before = committed.unwrap_or(0).max(seen + 1);
+            return Err(format!(
+                "{place} ends at offset {high}, but was read up to {before} before: the topic was created anew, or has \
+                 lost records. To begin anew with it, stop all instances, then: kafka-topics.sh --bootstrap-server \
+                 {brokers} --delete --topic {changelog}; kafka-consumer-groups.sh --bootstrap-server {brokers} \
+                 --group {group} --topic {topic} --reset-offsets --to-earliest --execute",
+                brokers = self.shared.config.brokers,
+                changelog = self.shared.config.changelog,
+                group = self.shared.config.group,
+            ));
+        }
+        let next = match committed {
+            Some(committed) if committed < low => {
+                self.shared.events.records_missed(partition, committed, low);
+                low
+            }
+            Some(committed) => committed,
+            // The group's offsets expire, states do not: whatever they have seen is skipped.
+            None if seen >= 0 || !self.begins_at_the_end() => low,
+            None => high,
+        };
+        Ok((next, high))
+    }
+
+    /// Without a committed offset: `auto.offset.reset`, as librdkafka understands it.
+    fn begins_at_the_end(&self) -> bool {
+        let reset = self.shared.config.properties.get("auto.offset.reset").map(ToString::to_string);
+        matches!(reset.as_deref(), Some("latest" | "end" | "largest"))
+    }
+
+    fn list(&self, partitions: &[i32]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition(&self.shared.config.input, *partition);
+        }
+        list
+    }
+
+    fn seek(&mut self, consumer: &BaseConsumer<ConsumerContext>, positions: &[(i32, i64)]) -> Result<(), String> {
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::new();
+        for (partition, next) in positions {
+            list.add_partition_offset(&self.shared.config.input, *partition, Offset::Offset(*next))
+                .map_err(|error| error.to_string())?;
+        }
+        let answered = consumer.seek_partitions(list, TIMEOUT).map_err(|error| error.to_string())?;
+        for element in answered.elements() {
+            element.error().map_err(|error| format!("partition {}: {error}", element.partition()))?;
+        }
+        self.next.extend(positions.iter().copied());
+        Ok(())
+    }
+
+    /// What librdkafka's statistics say, once a second.
+    fn look_at_statistics(&mut self, consumer: &BaseConsumer<ConsumerContext>) {
+        let Some(Seen { ends, broker_up }) = consumer.context().take_seen() else { return };
+        if broker_up {
+            self.shared.voice.all_is_well();
+            self.shared.health.fine("kafka");
+        } else {
+            let brokers = &self.shared.config.brokers;
+            let complaint = self.shared.voice.complaint();
+            let reason = complaint.map_or("no broker answers".to_string(), |c| explain_complaint(brokers, &c));
+            self.shared.health.trouble("kafka", reason);
+        }
+        for (partition, end) in ends {
+            let known = self.ends.entry(partition).or_insert(end);
+            *known = end.max(*known);
+        }
+        self.shared.events.consumer_lag(&self.assignment().lags(&self.ends));
+    }
+
+    /// A consumer's error that is not about one record.
+    fn polling_failed(
+        &mut self,
+        consumer: &BaseConsumer<ConsumerContext>,
+        error: &KafkaError,
+    ) -> Result<(), TransportError> {
+        if let Some((code, detail)) = consumer.client().fatal_error() {
+            return Err(TransportError::Fatal(format!("the consumer was given up: {code}: {detail}")));
+        }
+        match error.rdkafka_error_code() {
+            // Told by the statistics, as long as it lasts; librdkafka connects again by itself.
+            Some(Code::AllBrokersDown | Code::BrokerTransportFailure | Code::OperationTimedOut | Code::Resolve) => {}
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => self.skip_what_is_gone(consumer),
+            Some(Code::PollExceeded | Code::UnknownMemberId | Code::IllegalGeneration) => {
+                self.shared.events.kafka_trouble(&explain("reading", error));
+            }
+            _ => {
+                let doing = format!("reading {} as group {}", self.shared.config.input, self.shared.config.group);
+                self.shared.health.trouble("group", explain(&doing, error));
+            }
+        }
+        Ok(())
+    }
+
+    /// The broker has deleted records that were not read yet: tells which, and goes on after them.
+    fn skip_what_is_gone(&mut self, consumer: &BaseConsumer<ConsumerContext>) {
+        for partition in self.assignment().served() {
+            let next = self.next.get(&partition).copied().unwrap_or(0);
+            match consumer.fetch_watermarks(&self.shared.config.input, partition, TIMEOUT) {
+                Ok((low, _)) if next < low => {
+                    self.shared.events.records_missed(partition, next, low);
+                    if let Err(error) = self.seek(consumer, &[(partition, low)]) {
+                        self.shared.health.trouble("group", format!("setting the position of a partition: {error}"));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn record(&self, message: &BorrowedMessage<'_>) -> RawRecord {
+        let origin =
+            Origin::Record { topic: self.topic.clone(), partition: message.partition(), offset: message.offset() };
+        // The bindings panic at a header whose name is no UTF-8.
+        let headers = catch_unwind(AssertUnwindSafe(|| headers(message)));
+        let (headers, defect) = match headers {
+            Ok(headers) => (headers, None),
+            Err(_) => {
+                let detail = "a header's name is no UTF-8; the headers are left out here".to_string();
+                (Vec::new(), Some(Defect { code: "invalid_header", detail }))
+            }
+        };
+        RawRecord {
+            origin,
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().unwrap_or_default().to_vec(),
+            headers,
+            timestamp_ms: message.timestamp().to_millis().and_then(|ms| u64::try_from(ms).ok()).unwrap_or_else(unix_ms),
+            defect,
+        }
+    }
+
+    /// Records until a limit of the poll is reached or there are no more.
+    fn drain(
+        &mut self,
+        consumer: &BaseConsumer<ConsumerContext>,
+        limits: &PollLimits,
+    ) -> Result<Vec<RawRecord>, TransportError> {
+        let mut records = std::mem::take(&mut self.kept);
+        let mut bytes: usize = records.iter().map(|record| record.value.len()).sum();
+        // Also with the limit reached, so that the group hears of us.
+        let mut wait = if records.is_empty() { limits.wait } else { Duration::ZERO };
+        loop {
+            match consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => {
+                    let next = self.next.entry(message.partition()).or_insert(0);
+                    // Polled before, or of a position that is no more.
+                    if message.offset() < *next {
+                        continue;
+                    }
+                    *next = message.offset() + 1;
+                    bytes += message.payload_len();
+                    records.push(self.record(&message));
+                }
+                Some(Err(error)) => self.polling_failed(consumer, &error)?,
+            }
+            if records.len() >= limits.records || bytes >= limits.bytes {
+                break;
+            }
+            wait = Duration::ZERO;
+        }
+        Ok(records)
+    }
+}
+
+impl Source for KafkaSource {
+    fn poll(&mut self, limits: &PollLimits) -> Result<Polled, TransportError> {
+        if !self.connect(limits.wait)? {
+            return Ok(Polled::Records(Vec::new()));
+        }
+        if let Some(reason) = self.assignment().refusal() {
+            return Err(TransportError::Fatal(reason));
+        }
+        let consumer = self.shared.connected()?.consumer.clone();
+        self.begin_restored(&consumer);
+        let records = self.drain(&consumer, limits)?;
+        self.look_at_statistics(&consumer);
+        let lost = self.assignment().take_lost();
+        if lost.is_empty() {
+            return Ok(Polled::Records(records));
+        }
+        for partition in &lost {
+            self.next.remove(partition);
+            self.ends.remove(partition);
+        }
+        let stays = |record: &RawRecord| match &record.origin {
+            Origin::Record { partition, .. } => !lost.contains(partition),
+            Origin::Strand => true,
+        };
+        self.kept = records.into_iter().filter(stays).collect();
+        Ok(Polled::Lost(lost))
+    }
+
+    fn rewind(&mut self) -> Result<(), TransportError> {
+        self.kept.clear();
+        let Ok(connected) = self.shared.connected() else { return Ok(()) };
+        let consumer = connected.consumer.clone();
+        let positions = self.assignment().labelled();
+        self.seek(&consumer, &positions)
+            .map_err(|error| TransportError::Transient(format!("going back to what is committed: {error}")))
+    }
+
+    fn pause(&mut self) {
+        self.paused = true;
+        self.set_paused(true);
+    }
+
+    fn resume(&mut self) {
+        self.paused = false;
+        self.set_paused(false);
+    }
+}
+
+impl KafkaSource {
+    fn set_paused(&self, pause: bool) {
+        let Ok(connected) = self.shared.connected() else { return };
+        let list = self.list(&self.assignment().served());
+        let consumer = &connected.consumer;
+        let result = if pause { consumer.pause(&list) } else { consumer.resume(&list) };
+        if let Err(error) = result {
+            self.shared.events.kafka_trouble(&explain("pausing and resuming", &error));
+        }
+    }
+}
+
+impl Drop for KafkaSource {
+    /// Leaves the group in order: what is labelled is committed first.
+    fn drop(&mut self) {
+        if let Some(consumer) = &self.consumer {
+            super::sink::commit_offsets(&self.shared, consumer, CommitMode::Sync);
+        }
+        // The last handle: the consumer closes, and its partitions are taken from it in order.
+        self.shared.set_connected(None);
+        self.consumer = None;
+    }
+}
+
+fn headers(message: &BorrowedMessage<'_>) -> Vec<Header> {
+    let Some(headers) = message.headers() else { return Vec::new() };
+    headers.iter().map(|header| (header.key.to_string(), header.value.map(<[u8]>::to_vec))).collect()
+}
