@@ -1,0 +1,363 @@
+//! A real broker (Tansu, fetched by `tests/setup.sh`) as a child process, librdkafka's mock cluster for errors that a
+//! real one does not make on demand, and what tests do with them.
+//!
+//! Tansu keeps all in memory and speaks Kafka's protocol as far as is needed here: topics and their settings, idempotent
+//! producing, groups. Three things to know: a group needs `session.timeout.ms=6000` (with 45 s a join hangs); a fetch
+//! waits for `fetch.wait.max.ms` even when there is something to fetch; asked for the end of a partition, it names the
+//! second record of the last batch, so ends must be found by reading. The mock cluster has no admin interface.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use super::daemon_harness::{Daemon, Place};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, Headers, OwnedHeaders};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A tool that `tests/setup.sh` puts in place.
+pub fn tool(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools").join(name);
+    assert!(path.exists(), "{} is missing: run tests/setup.sh first", path.display());
+    path
+}
+
+/// kcat, with a librdkafka that understands the broker.
+pub fn kcat() -> Command {
+    let mut command = Command::new("kcat");
+    with_librdkafka(&mut command);
+    command
+}
+
+/// Has a program, and those that it starts, use the librdkafka that `tests/setup.sh` fetched: Debian 12's cannot read
+/// the broker's first answer.
+pub fn with_librdkafka(command: &mut Command) {
+    command.env("LD_LIBRARY_PATH", tool("lib/librdkafka.so.1").parent().unwrap());
+}
+
+/// A port that is free now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A running broker. Killed when dropped.
+pub struct Broker {
+    kind: Kind,
+    /// As in `kafka.brokers`.
+    pub address: String,
+}
+
+enum Kind {
+    Tansu(Child),
+    Mock(MockCluster<'static, DefaultProducerContext>),
+}
+
+/// A record as it lies in a topic.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub timestamp_ms: Option<i64>,
+}
+
+impl Record {
+    pub fn header(&self, name: &str) -> String {
+        let found = self.headers.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no {name}: {self:?}"));
+        String::from_utf8(found.1.clone().unwrap()).unwrap()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(self.value.as_ref().unwrap()).unwrap()
+    }
+
+    pub fn key_text(&self) -> String {
+        String::from_utf8(self.key.clone().unwrap()).unwrap()
+    }
+}
+
+impl Broker {
+    pub fn start() -> Broker {
+        Broker::start_at(free_port())
+    }
+
+    /// On a port that something else has been told already.
+    pub fn start_at(port: u16) -> Broker {
+        let address = format!("127.0.0.1:{port}");
+        let url = format!("tcp://{address}");
+        let mut command = Command::new(tool("tansu"));
+        command.args(["broker", "--listener-url", &url, "--advertised-listener-url", &url]);
+        command.args(["--storage-engine", "memory://tansu/"]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let broker = Broker { kind: Kind::Tansu(child), address };
+        let begun = Instant::now();
+        while TcpStream::connect(&broker.address).is_err() {
+            assert!(begun.elapsed() < PATIENCE, "the broker does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        broker
+    }
+
+    /// A mock cluster of this many brokers in this process; programs reach it over TCP.
+    pub fn mock(brokers: i32) -> Broker {
+        let cluster = MockCluster::new(brokers).unwrap();
+        let address = cluster.bootstrap_servers();
+        Broker { kind: Kind::Mock(cluster), address }
+    }
+
+    /// The mock cluster, for making errors.
+    pub fn cluster(&self) -> &MockCluster<'static, DefaultProducerContext> {
+        match &self.kind {
+            Kind::Mock(cluster) => cluster,
+            Kind::Tansu(_) => panic!("this is a real broker"),
+        }
+    }
+
+    pub fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &self.address).set("session.timeout.ms", "6000");
+        client
+    }
+
+    /// Creates a topic with these settings, of which a mock cluster has none.
+    pub fn topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+        if let Kind::Mock(cluster) = &self.kind {
+            assert!(settings.is_empty(), "a mock cluster has no settings of topics");
+            return cluster.create_topic(name, partitions, 1).unwrap();
+        }
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        for (key, value) in settings {
+            topic = topic.set(key, value);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let options = AdminOptions::new().request_timeout(Some(PATIENCE));
+        let results = runtime.block_on(admin.create_topics([&topic], &options)).unwrap();
+        results.into_iter().for_each(|result| _ = result.unwrap());
+    }
+
+    /// The settings of a topic, as far as the broker tells: Tansu tells those that the topic was created with.
+    pub fn settings(&self, topic: &str) -> BTreeMap<String, String> {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let options = AdminOptions::new().request_timeout(Some(PATIENCE));
+        let topic = [ResourceSpecifier::Topic(topic)];
+        let answers = runtime.block_on(admin.describe_configs(&topic, &options)).unwrap();
+        let entries = answers.into_iter().flat_map(|answer| answer.unwrap().entries);
+        entries.map(|entry| (entry.name, entry.value.unwrap_or_default())).collect()
+    }
+
+    pub fn sender(&self) -> Sender {
+        let mut client = self.client();
+        client.set("linger.ms", "1").set("partitioner", "murmur2_random").set("enable.idempotence", "true");
+        Sender { producer: client.create().unwrap() }
+    }
+
+    fn consumer(&self) -> BaseConsumer {
+        let mut client = self.client();
+        client.set("group.id", "reader").set("enable.auto.commit", "false").set("fetch.wait.max.ms", "10");
+        client.set("enable.partition.eof", "true").create().unwrap()
+    }
+
+    /// First and next offset of each partition.
+    pub fn ends(&self, topic: &str) -> Vec<(i64, i64)> {
+        let consumer = self.consumer();
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
+        let partitions = metadata.topics()[0].partitions().len() as i32;
+        let named = (0..partitions).map(|partition| consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap());
+        let mut ends: Vec<(i64, i64)> = named.collect();
+        let from: Vec<i64> = ends.iter().map(|(low, high)| *low.max(&(high - 1))).collect();
+        for record in read_on(&consumer, topic, &from) {
+            ends[record.partition as usize].1 = record.offset + 1;
+        }
+        ends
+    }
+
+    /// All records of a topic, partition by partition.
+    pub fn read(&self, topic: &str) -> Vec<Record> {
+        let consumer = self.consumer();
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
+        let partitions = metadata.topics()[0].partitions().len() as i32;
+        let lows = (0..partitions).map(|partition| consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap().0);
+        let mut records = read_on(&consumer, topic, &lows.collect::<Vec<_>>());
+        records.sort_by_key(|record| (record.partition, record.offset));
+        records
+    }
+
+    /// Records of a topic once there are this many.
+    pub fn read_at_least(&self, topic: &str, count: usize) -> Vec<Record> {
+        let begun = Instant::now();
+        loop {
+            let there: i64 = self.ends(topic).iter().map(|(low, high)| high - low).sum();
+            if there >= count as i64 {
+                return self.read(topic);
+            }
+            assert!(begun.elapsed() < PATIENCE, "{topic} has {there} records, not {count}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What a group has committed, by partition; -1 for nothing.
+    pub fn committed(&self, group: &str, topic: &str) -> Vec<i64> {
+        let mut client = self.client();
+        let consumer: BaseConsumer = client.set("group.id", group).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(topic, 0, self.ends(topic).len() as i32 - 1);
+        let committed = consumer.committed_offsets(list, PATIENCE).unwrap();
+        let mut offsets: Vec<(i32, i64)> =
+            committed.elements().iter().map(|e| (e.partition(), e.offset().to_raw().unwrap_or(-1).max(-1))).collect();
+        offsets.sort_unstable();
+        offsets.into_iter().map(|(_, offset)| offset).collect()
+    }
+
+    /// How many records of each partition the group has still to read.
+    pub fn lag(&self, group: &str, topic: &str) -> Vec<i64> {
+        let (ends, committed) = (self.ends(topic), self.committed(group, topic));
+        ends.iter().zip(&committed).map(|((low, high), done)| high - low.max(done)).collect()
+    }
+
+    /// Waits until the group has committed all of the topic.
+    pub fn settle(&self, group: &str, topic: &str, patience: Duration) {
+        let begun = Instant::now();
+        loop {
+            let lag = self.lag(group, topic);
+            if lag.iter().all(|&lag| lag == 0) {
+                return;
+            }
+            assert!(begun.elapsed() < patience, "{topic} is not done; by partition, there are {lag:?} records to read");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// kill -9.
+    pub fn kill(mut self) {
+        let Kind::Tansu(child) = &mut self.kind else { panic!("a mock cluster is no process") };
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+/// Reads each partition from this offset to its end.
+fn read_on(consumer: &BaseConsumer, topic: &str, from: &[i64]) -> Vec<Record> {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in from.iter().enumerate() {
+        list.add_partition_offset(topic, partition as i32, Offset::Offset(*offset)).unwrap();
+    }
+    consumer.assign(&list).unwrap();
+    let (mut records, mut at_end, begun) = (Vec::new(), BTreeSet::new(), Instant::now());
+    while at_end.len() < from.len() {
+        assert!(begun.elapsed() < 4 * PATIENCE, "{topic} cannot be read to its end");
+        let message = match consumer.poll(Duration::from_millis(100)) {
+            None => continue,
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                at_end.insert(partition);
+                continue;
+            }
+            Some(message) => message.unwrap(),
+        };
+        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+        records.push(Record {
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers: headers.map(|h| (h.key.to_string(), h.value.map(<[u8]>::to_vec))).collect(),
+            timestamp_ms: message.timestamp().to_millis(),
+        });
+    }
+    records
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if let Kind::Tansu(child) = &mut self.kind {
+            // It may have ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Puts records into topics.
+pub struct Sender {
+    producer: ThreadedProducer<DefaultProducerContext>,
+}
+
+impl Sender {
+    /// A piece of a stream, into the partition of its key.
+    pub fn piece(&self, topic: &str, stream: &str, piece: &[u8], event: Option<&str>) {
+        let headers: Vec<(&str, Option<&[u8]>)> =
+            event.map(|event| ("strand-event", Some(event.as_bytes()))).into_iter().collect();
+        self.record(topic, None, Some(stream.as_bytes()), Some(piece), &headers, None);
+    }
+
+    pub fn record(
+        &self,
+        topic: &str,
+        partition: Option<i32>,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[(&str, Option<&[u8]>)],
+        timestamp_ms: Option<i64>,
+    ) {
+        let mut owned = OwnedHeaders::new();
+        for (key, value) in headers {
+            owned = owned.insert(Header { key, value: *value });
+        }
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic).headers(owned);
+        (record.key, record.payload, record.partition, record.timestamp) = (key, value, partition, timestamp_ms);
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return,
+                Err((error, back)) => {
+                    assert!(error.to_string().contains("QueueFull"), "{error}");
+                    record = back;
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        }
+    }
+
+    /// Waits until the broker has all.
+    pub fn flush(&self) {
+        self.producer.flush(PATIENCE).unwrap();
+    }
+}
+
+/// Settings of `strand run` for a broker, with states in a directory of this name.
+pub fn settings(place: &Place, brokers: &str, instance: &str, more: &[&str]) -> Vec<String> {
+    let state_dir = place.path().join(format!("states-{instance}"));
+    let mut sets = vec![
+        "transport.kind=kafka".to_string(),
+        format!("kafka.brokers={brokers}"),
+        format!("kafka.state_dir={}", state_dir.display()),
+        "kafka.replication_factor=1".to_string(),
+        "kafka.properties.session.timeout.ms=6000".to_string(),
+        "kafka.properties.heartbeat.interval.ms=500".to_string(),
+        "kafka.properties.fetch.wait.max.ms=10".to_string(),
+    ];
+    sets.extend(more.iter().map(ToString::to_string));
+    sets.into_iter().flat_map(|set| ["--set".to_string(), set]).collect()
+}
+
+/// `strand run` on a broker.
+pub fn command(place: &Place, brokers: &str, instance: &str, more: &[&str]) -> Command {
+    let settings = settings(place, brokers, instance, more);
+    place.command(&settings.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Starts it and waits until it is ready.
+pub fn start(place: &Place, broker: &Broker, instance: &str, more: &[&str]) -> Daemon {
+    Daemon::start(command(place, &broker.address, instance, more))
+}
