@@ -14,6 +14,7 @@ mod pieces;
 mod readers;
 mod render;
 mod run;
+mod send;
 mod tag;
 mod train;
 
@@ -35,6 +36,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    Send(send::Args),
     Tag(tag::Args),
     Eval(eval::Args),
     Train(train::Args),
@@ -47,6 +49,7 @@ enum Command {
 pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Send(args) => send::run(args),
         Command::Tag(args) => tag::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Train(args) => train::run(args),

@@ -32,6 +32,7 @@ mod words;
 
 pub use check::check_online;
 pub use clients::check_properties;
+pub use words::{explain, explain_complaint};
 
 use super::{Transport, TransportError};
 use crate::config::{Config, ConfigError, Delivery, KafkaConfig};
