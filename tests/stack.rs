@@ -8,7 +8,7 @@ mod stack_queries;
 use daemon_harness::{Place, STRAND};
 use serde_json::Value;
 use stack_queries::{
-    Answer, Prometheus, alerts, check, check_alerts, check_dashboard, file, panels, promtool, selectors, yaml,
+    Answer, Prometheus, alerts, check, check_alerts, check_dashboard, file, panels, promtool, selectors, settled, yaml,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
@@ -391,7 +391,7 @@ fn prometheus_answers_every_query_of_the_dashboard_and_of_the_alerts() {
     daemon.post("/v1/streams/news?wait=1", "in London ");
     prometheus.wait_for("increase(strand_records_total[1m]) > 0", 1);
 
-    let answers = check_dashboard(&prometheus.url);
+    let answers = settled(|| check_dashboard(&prometheus.url));
     assert!(answers.len() > 50, "{}", answers.len());
     let faults_found = faults(&answers);
     assert!(faults_found.is_empty(), "queries of the dashboard:\n{}", faults_found.join("\n"));
@@ -399,7 +399,7 @@ fn prometheus_answers_every_query_of_the_dashboard_and_of_the_alerts() {
     let silent: Vec<&Answer> = answers.iter().filter(|a| a.is_empty() && a.panel != "annotation Starts").collect();
     assert!(silent.is_empty(), "queries without an answer: {silent:#?}");
 
-    let faults_found = faults(&check_alerts(&prometheus.url));
+    let faults_found = faults(&settled(|| check_alerts(&prometheus.url)));
     assert!(faults_found.is_empty(), "alerts:\n{}", faults_found.join("\n"));
     let rules = prometheus.rules();
     assert_eq!(rules.len(), alerts().len());
