@@ -1,5 +1,6 @@
 //! The metrics themselves: names, help, buckets. What changes them is in the parent module.
 
+use crate::clock::unix_ms;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -45,6 +46,7 @@ pub struct Metrics {
     pub store_bytes: IntGaugeVec,
     pub ready: IntGauge,
     pub resident_memory: Gauge,
+    pub start_time: Gauge,
     pub model_info: GaugeVec,
     pub build_info: GaugeVec,
 }
@@ -139,10 +141,15 @@ impl Metrics {
                 r,
                 Gauge::with_opts(Opts::new("process_resident_memory_bytes", "Resident memory of the process")),
             )?,
+            start_time: registered(
+                r,
+                Gauge::with_opts(Opts::new("process_start_time_seconds", "Unix time at which the process was started")),
+            )?,
             model_info: info(r, "model_info", "The model in use", &["name", "fingerprint"])?,
             build_info: info(r, "build_info", "This build", &["version"])?,
             registry,
         };
+        metrics.start_time.set(unix_ms() as f64 / 1e3);
         Ok(metrics)
     }
 

@@ -22,8 +22,7 @@ pub fn check_online(config: &Config, events: &Events) -> Result<Vec<String>, Str
         .create_with_context(PlainContext(voice.clone()))
         .map_err(|error| explain("creating the consumer", &error))?;
     let with_complaint = |reason: String| {
-        // Brings what the client has to complain about.
-        let _ = consumer.poll(Duration::ZERO);
+        super::context::hear_out(&consumer);
         match voice.complaint() {
             Some(complaint) => format!("{reason}; {}", explain_complaint(&kafka.brokers, &complaint)),
             None => reason,

@@ -77,6 +77,8 @@ pub fn admin(config: &KafkaConfig) -> ClientConfig {
 fn with(config: &KafkaConfig, defaults: &[(&str, &str)]) -> ClientConfig {
     let mut client = ClientConfig::new();
     client.set("client.id", "strand");
+    // A port that speaks another protocol often says nothing at all; after this it is told.
+    client.set("socket.connection.setup.timeout.ms", "10000");
     for (key, value) in defaults {
         client.set(*key, *value);
     }

@@ -12,7 +12,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a batch that is being written may delay the handing over of partitions.
 const HAND_OVER: Duration = Duration::from_secs(20);
@@ -47,13 +47,21 @@ impl Voice {
     }
 
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
-        // Whatever matters comes as an error too, and is told there.
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::warn!(fac, message, "librdkafka");
-            }
-            _ => tracing::debug!(fac, message, "librdkafka"),
+        tracing::debug!(fac, message, "librdkafka");
+        let serious = !matches!(level, RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug);
+        // Not every failure to connect comes as an error, but each is logged, after the name of a thread.
+        if serious && fac == "FAIL" {
+            self.hear(message.split_once("]: ").map_or(message, |(_, reason)| reason));
         }
+    }
+}
+
+/// Takes what a client without an assignment has to complain about: it tells only who polls, one thing a poll.
+pub fn hear_out<C: rdkafka::consumer::ConsumerContext>(consumer: &BaseConsumer<C>) {
+    let until = Instant::now() + Duration::from_millis(50);
+    while Instant::now() < until {
+        // There can be no records, and errors go to the context.
+        let _ = consumer.poll(Duration::from_millis(5));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The restorer: a thread that reads the changelog of partitions that were assigned into the local store.
 //!
-//! Several partitions are read side by side. A partition is done when its changelog was read up to the end that it had
-//! when the reading began; then the source may serve it.
+//! Several partitions are read side by side. A partition is done when the broker says that its end is reached, and not
+//! when the end is reached that it named before: some brokers name an older one. Then the source may serve it.
 
 use super::Shared;
 use super::clients;
@@ -208,9 +208,7 @@ impl Thread {
                     job.chunk_bytes += key.len() + value.as_ref().map_or(0, Vec::len);
                     job.chunk.push((key, value));
                     job.next = message.offset() + 1;
-                    if job.next >= job.high {
-                        ended.push(partition);
-                    } else if job.chunk.len() >= CHUNK_RECORDS || job.chunk_bytes >= CHUNK_BYTES {
+                    if job.chunk.len() >= CHUNK_RECORDS || job.chunk_bytes >= CHUNK_BYTES {
                         full.push(partition);
                         break;
                     }

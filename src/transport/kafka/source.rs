@@ -114,8 +114,7 @@ impl KafkaSource {
             }
             Err(Trouble::Refuse(reason)) => Err(TransportError::Fatal(reason)),
             Err(Trouble::Wait(reason)) => {
-                // Brings what the client has to complain about.
-                let _ = consumer.poll(Duration::ZERO);
+                super::context::hear_out(&consumer);
                 let complaint = self
                     .shared
                     .voice
@@ -169,10 +168,14 @@ impl KafkaSource {
             _ => None,
         });
         let ends = consumer.fetch_watermarks(topic, partition, TIMEOUT);
-        let (low, high) = ends.map_err(|error| explain(&format!("asking where {place} ends"), &error))?;
+        let (low, mut high) = ends.map_err(|error| explain(&format!("asking where {place} ends"), &error))?;
         let (_, seen) = self.shared.store.restored(partition);
-        if committed.is_some_and(|committed| committed > high) || seen >= high {
-            let before = committed.unwrap_or(0).max(seen + 1);
+        let before = committed.unwrap_or(0).max(seen + 1);
+        if before > high {
+            // Some brokers name an end that is too low; what can be read is the truth.
+            high = self.end_by_reading(partition, low.max(high - 1))?;
+        }
+        if before > high {
             return Err(format!(
                 "{place} ends at offset {high}, but was read up to {before} before: the topic was created anew, or has \
                  lost records. To begin anew with it, stop all instances, then: kafka-topics.sh --bootstrap-server \
@@ -194,6 +197,29 @@ impl KafkaSource {
             None => high,
         };
         Ok((next, high))
+    }
+
+    /// The end of a partition, by reading from `from` on.
+    fn end_by_reading(&self, partition: i32, from: i64) -> Result<i64, String> {
+        let topic = &self.shared.config.input;
+        let doing = format!("reading {topic}/{partition} to its end");
+        let reader: BaseConsumer<PlainContext> = clients::changelog_reader(&self.shared.config)
+            .create_with_context(PlainContext(self.shared.voice.clone()))
+            .map_err(|error| explain(&doing, &error))?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(from))
+            .and_then(|()| reader.assign(&list))
+            .map_err(|error| explain(&doing, &error))?;
+        let (mut end, until) = (from, Instant::now() + TIMEOUT);
+        while Instant::now() < until {
+            match reader.poll(Duration::from_millis(100)) {
+                None => {}
+                Some(Ok(message)) => end = message.offset() + 1,
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(end),
+                Some(Err(error)) => return Err(explain(&doing, &error)),
+            }
+        }
+        Err(format!("{doing}: not reached in {TIMEOUT:?}"))
     }
 
     /// Without a committed offset: `auto.offset.reset`, as librdkafka understands it.

@@ -52,7 +52,13 @@ pub fn explain_code(doing: &str, code: Code) -> String {
 pub fn explain_complaint(brokers: &str, complaint: &str) -> String {
     let lower = complaint.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    let advice = if has(&["ssl handshake failed", "certificate", "wrong version number", "ssl connection closed"]) {
+    let advice = if has(&[
+        "ssl handshake",
+        "ssl_handshake",
+        "certificate",
+        "wrong version number",
+        "ssl connection closed",
+    ]) {
         "TLS could not be agreed on; check security.protocol (does this port speak TLS?), ssl.ca.location, \
          ssl.certificate.location and the host name in the certificate"
     } else if has(&["sasl", "authentication"]) {
