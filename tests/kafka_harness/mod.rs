@@ -257,7 +257,11 @@ fn read_on(consumer: &BaseConsumer, topic: &str, from: &[i64]) -> Vec<Record> {
     consumer.assign(&list).unwrap();
     let (mut records, mut at_end, begun) = (Vec::new(), BTreeSet::new(), Instant::now());
     while at_end.len() < from.len() {
-        assert!(begun.elapsed() < 4 * PATIENCE, "{topic} cannot be read to its end");
+        assert!(
+            begun.elapsed() < 4 * PATIENCE,
+            "{topic} cannot be read to its end: from {from:?} there came {} records; ended: {at_end:?}",
+            records.len()
+        );
         let message = match consumer.poll(Duration::from_millis(100)) {
             None => continue,
             Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -332,6 +336,15 @@ impl Sender {
     /// Waits until the broker has all.
     pub fn flush(&self) {
         self.producer.flush(PATIENCE).unwrap();
+    }
+}
+
+impl Drop for Sender {
+    /// What was sent is not lost with its sender.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.flush();
+        }
     }
 }
 
