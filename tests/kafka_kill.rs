@@ -5,7 +5,7 @@
 //!
 //! For longer runs: `STRAND_KAFKA_ROUNDS`, `STRAND_KAFKA_STREAMS`, `STRAND_KAFKA_RATE` (records a second),
 //! `STRAND_KAFKA_TEXT` (a file, each line a stream's text), `STRAND_KAFKA_MODEL` (a model's directory) and
-//! `STRAND_KAFKA_SHOW=1` (Prometheus's answers are printed).
+//! `STRAND_KAFKA_DELIVERY`, `STRAND_KAFKA_SHOW=1` (Prometheus's answers are printed).
 
 mod daemon_harness;
 mod kafka_harness;
@@ -92,7 +92,9 @@ struct Instance {
 
 impl Instance {
     fn start(&mut self, place: &Place, broker: &Broker) {
-        let sets = [PARTITIONS, "pipeline.batch_records=256", "state.max_resident=50", "pipeline.threads=2"];
+        let delivery = std::env::var("STRAND_KAFKA_DELIVERY").unwrap_or("at_least_once".to_string());
+        let delivery = format!("kafka.delivery={delivery}");
+        let sets = [PARTITIONS, "pipeline.batch_records=256", "state.max_resident=50", "pipeline.threads=2", &delivery];
         let sets = settings(place, &broker.address, self.name, &sets);
         let command = place.command_at(&self.http, &sets.iter().map(String::as_str).collect::<Vec<_>>());
         self.daemon = Some(Daemon::spawn(command));

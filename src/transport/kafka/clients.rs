@@ -54,8 +54,8 @@ pub fn producer(config: &KafkaConfig, largest: usize, smallest: usize) -> Client
         (largest.clamp(1000, 1_000_000_000).to_string(), smallest.clamp(1000, 1_000_000).to_string());
     let defaults = [
         ("compression.codec", "lz4"),
-        // A batch is handed over at once, so there is little to wait for: see docs/KAFKA.md for the measurement.
-        ("linger.ms", "1"),
+        // A batch is handed over at once, so there is nothing to wait for: docs/KAFKA.md has the measurement.
+        ("linger.ms", "0"),
         ("message.timeout.ms", "60000"),
         // As Java's producers do, so that a key has one partition whoever sends it.
         ("partitioner", "murmur2_random"),

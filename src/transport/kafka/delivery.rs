@@ -7,13 +7,16 @@ use super::words::{explain, explain_code};
 use crate::config::KafkaConfig;
 use crate::shutdown::Shutdown;
 use crate::transport::{Header, TransportError};
+use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
 use rdkafka::producer::{
     BaseRecord, DeliveryResult, Producer as _, ProducerContext as RdProducerContext, PurgeConfig, ThreadedProducer,
 };
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -98,7 +101,12 @@ pub enum Delivered {
 pub struct Producer {
     producer: ThreadedProducer<ProducerContext>,
     shutdown: Shutdown,
+    /// With `delivery = "exactly_once"`: whether the coordinator has taken up the transactional id.
+    transactions: Option<AtomicBool>,
 }
+
+/// How long one call that is about a transaction may take before it is made again.
+const TRANSACTION_CALL: Duration = Duration::from_secs(5);
 
 impl Producer {
     pub fn new(
@@ -106,9 +114,13 @@ impl Producer {
         layout: &Layout,
         voice: Voice,
         shutdown: Shutdown,
+        transactional_id: Option<&str>,
     ) -> Result<Producer, TransportError> {
         let context = ProducerContext { ledger: Mutex::default(), settled: Condvar::new(), voice };
-        let client = clients::producer(config, layout.largest(), layout.smallest());
+        let mut client = clients::producer(config, layout.largest(), layout.smallest());
+        if let Some(id) = transactional_id {
+            client.set("transactional.id", id);
+        }
         let producer: ThreadedProducer<ProducerContext> = client
             .create_with_context(context)
             .map_err(|error| TransportError::Fatal(explain("creating the producer", &error)))?;
@@ -116,7 +128,8 @@ impl Producer {
         for topic in [&config.output, &config.dead_letters, &config.changelog] {
             let _ = producer.client().fetch_metadata(Some(topic), Duration::from_secs(1));
         }
-        Ok(Producer { producer, shutdown })
+        let transactions = transactional_id.map(|_| AtomicBool::new(false));
+        Ok(Producer { producer, shutdown, transactions })
     }
 
     /// Hands a record to librdkafka; `number` names it in the answer of [`Producer::wait`].
@@ -189,6 +202,62 @@ impl Producer {
         let code = refused.iter().map(|(_, code)| *code).find(|code| !consequence(code)).unwrap_or(refused[0].1);
         let complaint = self.producer.context().voice.complaint().map(|c| format!(" ({c})")).unwrap_or_default();
         Err(TransportError::Transient(explain_code(doing, code) + &complaint))
+    }
+
+    pub fn is_transactional(&self) -> bool {
+        self.transactions.is_some()
+    }
+
+    /// Begins a transaction. The first one takes up the transactional id: a transaction that a predecessor left open is
+    /// aborted, and the predecessor fenced.
+    pub fn begin(&self) -> Result<(), TransportError> {
+        let Some(taken_up) = &self.transactions else { return Ok(()) };
+        if !taken_up.load(Ordering::Relaxed) {
+            self.until_answered("taking up the transactional id", || {
+                self.producer.init_transactions(TRANSACTION_CALL)
+            })?;
+            taken_up.store(true, Ordering::Relaxed);
+        }
+        self.until_answered("beginning a transaction", || self.producer.begin_transaction())
+    }
+
+    /// Commits the transaction together with the group's offsets. The group's generation goes with them: an instance
+    /// whose partitions went to others is refused here.
+    pub fn commit(&self, offsets: &TopicPartitionList, group: &ConsumerGroupMetadata) -> Result<(), TransportError> {
+        if offsets.count() > 0 {
+            self.until_answered("sending offsets to the transaction", || {
+                self.producer.send_offsets_to_transaction(offsets, group, TRANSACTION_CALL)
+            })?;
+        }
+        // A call that times out leaves the outcome open: it is made again until there is one, and nothing else is done.
+        self.until_answered("committing a transaction", || self.producer.commit_transaction(TRANSACTION_CALL))
+    }
+
+    /// Aborts the transaction, if one is open.
+    pub fn abort(&self) -> Result<(), TransportError> {
+        if self.transactions.is_none() || self.is_dead() {
+            return Ok(());
+        }
+        self.until_answered("aborting a transaction", || self.producer.abort_transaction(TRANSACTION_CALL))
+    }
+
+    /// Makes a call again as long as its error says that this may help.
+    fn until_answered(&self, doing: &str, call: impl Fn() -> KafkaResult<()>) -> Result<(), TransportError> {
+        let mut last = None;
+        loop {
+            let error = match call() {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let retriable = matches!(&error, KafkaError::Transaction(e) if e.is_retriable() && !e.is_fatal());
+            if self.shutdown.is_requested() {
+                last.get_or_insert_with(|| Instant::now() + LAST_WAIT);
+            }
+            if !retriable || last.is_some_and(|last| Instant::now() >= last) {
+                return Err(TransportError::Transient(explain(doing, &error)));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// librdkafka has given this producer up: another must be made.

@@ -1,7 +1,8 @@
 //! Kafka as a transport: records from a consumer group, labels and dead letters to topics, states in a compacted
 //! changelog topic that has the input's partitions.
 //!
-//! Delivery is at least once. A batch is written in this order, each step acknowledged before the next: labels and dead
+//! With `delivery = "exactly_once"` all that a batch leads to and the group's offsets are one transaction (KIP-447: the
+//! group's generation fences an instance that lost its partitions). With `"at_least_once"` a batch is written in this order, each step acknowledged before the next: labels and dead
 //! letters; states, each with the offset that its stream has seen; the group's offsets. So a state that is in the
 //! changelog proves that the labels before it are published, and a record read again at or below its stream's offset
 //! is skipped. What was published and whose state was not is labelled again from the same state, hence with the same
@@ -40,10 +41,13 @@ use crate::events::Events;
 use crate::health::Health;
 use crate::model::Model;
 use crate::shutdown::Shutdown;
+use crate::state::StoreError;
 use assignment::Assignment;
 use context::Voice;
 use delivery::Producer;
 use rdkafka::consumer::BaseConsumer;
+use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use store::Store;
 use topics::Layout;
@@ -62,6 +66,8 @@ struct Shared {
     shutdown: Shutdown,
     /// From when the broker was reached and the topics are in order until the source ends.
     connected: RwLock<Option<Arc<Connected>>>,
+    /// With `delivery = "exactly_once"`: the producer's name, by which its successor is known.
+    transactional_id: Option<String>,
 }
 
 /// What there is once the broker was reached.
@@ -78,7 +84,7 @@ pub enum OpenError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Store(#[from] crate::state::StoreError),
+    Store(#[from] StoreError),
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
 }
@@ -92,14 +98,14 @@ pub fn open(
     shutdown: &Shutdown,
 ) -> Result<Transport, OpenError> {
     let kafka = &config.kafka;
-    if kafka.delivery == Delivery::ExactlyOnce {
-        let detail = "kafka.delivery = \"exactly_once\" is not offered by this version; use \"at_least_once\"";
-        return Err(ConfigError::Invalid(detail.to_string()).into());
-    }
     clients::check_properties(kafka)?;
     let policy =
         store::Policy { fingerprint: model.fingerprint().to_string(), on_model_change: config.on_model_change };
     let store = Arc::new(Store::open(&kafka.state_dir, kafka.state_cache.len(), policy, events.clone())?);
+    let transactional_id = match kafka.delivery {
+        Delivery::ExactlyOnce => Some(format!("{}-{}", kafka.group, instance_name(&kafka.state_dir)?)),
+        Delivery::AtLeastOnce => None,
+    };
     let shared = Arc::new(Shared {
         config: kafka.clone(),
         max_record_bytes: config.input.max_record_bytes.len(),
@@ -111,6 +117,7 @@ pub fn open(
         health: health.clone(),
         shutdown: shutdown.clone(),
         connected: RwLock::default(),
+        transactional_id,
     });
     health.trouble("kafka", format!("connecting to {}", kafka.brokers));
     let restorer = restore::start(shared.clone()).map_err(OpenError::Thread)?;
@@ -121,6 +128,21 @@ pub fn open(
         replays: true,
         end_streams_at_end: false,
     })
+}
+
+/// A name that this instance keeps from one start to the next: in `kafka.state_dir`, made up at the first start.
+fn instance_name(state_dir: &Path) -> Result<String, OpenError> {
+    let path = state_dir.join("instance");
+    let failed = |e: std::io::Error| StoreError::Open { path: path.clone(), detail: e.to_string() };
+    match std::fs::read_to_string(&path) {
+        Ok(name) if !name.trim().is_empty() => return Ok(name.trim().to_string()),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e).into()),
+        _ => {}
+    }
+    // Keyed by the system's randomness.
+    let name = format!("{:016x}", RandomState::new().hash_one(crate::clock::unix_ms()));
+    std::fs::write(&path, &name).map_err(failed)?;
+    Ok(name)
 }
 
 impl Shared {
@@ -135,6 +157,7 @@ impl Shared {
     }
 
     fn new_producer(&self, layout: &Layout) -> Result<Producer, TransportError> {
-        Producer::new(&self.config, layout, self.voice.clone(), self.shutdown.clone())
+        let id = self.transactional_id.as_deref();
+        Producer::new(&self.config, layout, self.voice.clone(), self.shutdown.clone(), id)
     }
 }

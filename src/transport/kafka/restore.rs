@@ -52,7 +52,8 @@ impl Restorer {
 
 pub fn start(shared: Arc<Shared>) -> std::io::Result<Restorer> {
     let (sender, orders) = channel();
-    let run = move || Thread { shared, reader: None, jobs: BTreeMap::new(), told: Instant::now() }.run(&orders);
+    let run =
+        move || Thread { shared, reader: None, all: None, jobs: BTreeMap::new(), told: Instant::now() }.run(&orders);
     std::thread::Builder::new().name("restorer".to_string()).spawn(run)?;
     Ok(Restorer(sender))
 }
@@ -79,6 +80,7 @@ struct Job {
 struct Thread {
     shared: Arc<Shared>,
     reader: Option<BaseConsumer<PlainContext>>,
+    all: Option<BaseConsumer<PlainContext>>,
     jobs: BTreeMap<i32, Job>,
     told: Instant,
 }
@@ -144,6 +146,17 @@ impl Thread {
         self.reader.as_ref().ok_or_else(|| "no reader".to_string())
     }
 
+    /// A client that sees the end of what is not committed too.
+    fn all(&mut self) -> Result<&BaseConsumer<PlainContext>, String> {
+        if self.all.is_none() {
+            let context = PlainContext(self.shared.voice.clone());
+            let mut client = clients::changelog_reader(&self.shared.config);
+            let client = client.set("isolation.level", "read_uncommitted").create_with_context(context);
+            self.all = Some(client.map_err(|error| explain("creating the changelog's reader", &error))?);
+        }
+        self.all.as_ref().ok_or_else(|| "no reader".to_string())
+    }
+
     /// Begins to read partitions whose time has come.
     fn begin_waiting(&mut self) {
         let now = Instant::now();
@@ -170,9 +183,22 @@ impl Thread {
             return Err(detail);
         }
         let doing = format!("reading {topic}/{partition}");
+        // Answered once a transaction is decided in which a predecessor has sent offsets of this partition: what it wrote
+        // is in the changelog then, or never will be.
+        if let Ok(connected) = shared.connected() {
+            let mut list = TopicPartitionList::new();
+            list.add_partition(&shared.config.input, partition);
+            let offsets = connected.consumer.committed_offsets(list, TIMEOUT);
+            offsets.map_err(|error| explain("asking for the group's offsets", &error))?;
+        }
         let reader = self.reader()?;
         let watermarks = reader.fetch_watermarks(topic, partition, TIMEOUT);
-        let (low, high) = watermarks.map_err(|error| explain(&doing, &error))?;
+        let (low, _) = watermarks.map_err(|error| explain(&doing, &error))?;
+        // Up to here whatever there is, also behind a transaction that is still open.
+        let (_, high) = self
+            .all()
+            .and_then(|all| all.fetch_watermarks(topic, partition, TIMEOUT).map_err(|error| explain(&doing, &error)))?;
+        let reader = self.reader()?;
         // From a clean table: what an earlier try left may be old.
         shared.store.clear(partition).map_err(|error| error.to_string())?;
         if low < high {
@@ -239,13 +265,21 @@ impl Thread {
         ended.sort_unstable();
         ended.dedup();
         for partition in ended {
-            if self.jobs.contains_key(&partition) && self.write(partition) {
+            if self.jobs.contains_key(&partition) && self.write(partition) && self.is_whole(partition) {
                 self.finish(partition);
             }
         }
         if let Some(error) = failed {
             self.reading_failed(&error);
         }
+    }
+
+    /// Whether all that was there when reading began is decided: behind a transaction that is still open there may be
+    /// states that are committed and cannot be read yet. Then the broker tells the end again later.
+    fn is_whole(&self, partition: i32) -> bool {
+        let (Some(reader), Some(job)) = (&self.reader, self.jobs.get(&partition)) else { return false };
+        let stable = reader.fetch_watermarks(&self.shared.config.changelog, partition, TIMEOUT);
+        job.next >= job.high || stable.is_ok_and(|(_, stable)| stable >= job.high)
     }
 
     /// Brings what was read into the store. False: it could not be taken up.

@@ -1,4 +1,6 @@
-//! What a batch leads to, written to Kafka in the order that at-least-once delivery needs.
+//! What a batch leads to, written to Kafka: in one transaction, or in the order that at-least-once delivery needs.
+//!
+//! With transactions everything is sent, then the group's offsets are added and the transaction is committed. Without:
 //!
 //! 1. labels and dead letters, all acknowledged;
 //! 2. states, all acknowledged;
@@ -10,6 +12,7 @@ use super::delivery::{Delivered, Outgoing, Producer};
 use super::words::explain;
 use super::{Connected, Shared};
 use crate::clock::unix_ms;
+use crate::config::KafkaConfig;
 use crate::state::StreamId;
 use crate::transport::{DeadLetter, Header, Origin, OutputRecord, Position, Sink, StateChange, TransportError};
 use rdkafka::consumer::{CommitMode, Consumer};
@@ -41,12 +44,24 @@ pub struct KafkaSink {
     outputs: Vec<OutputRecord>,
     states: Vec<StateChange>,
     letters: Vec<DeadLetter>,
+    /// Dead letters of this batch for labels that are too large.
+    unpublished: Vec<DeadLetter>,
     /// Records are sent one at a time, since one of the last batch was refused for its size by the broker.
     one_by_one: bool,
     /// The largest record that the output topic was seen to take is smaller than this.
     output_limit: usize,
     forget_next: Instant,
 }
+
+/// All that is written together.
+struct Batch {
+    outputs: Vec<OutputRecord>,
+    letters: Vec<DeadLetter>,
+    states: Vec<StateChange>,
+}
+
+/// States are numbered from here on, outputs and dead letters from 0.
+const STATES: usize = 1 << 40;
 
 impl KafkaSink {
     pub fn new(shared: Arc<Shared>) -> KafkaSink {
@@ -56,38 +71,107 @@ impl KafkaSink {
             outputs: Vec::new(),
             states: Vec::new(),
             letters: Vec::new(),
+            unpublished: Vec::new(),
             one_by_one: false,
             output_limit: usize::MAX,
             forget_next: Instant::now() + FORGET_EVERY,
         }
     }
 
-    fn write(&mut self, partitions: &BTreeSet<i32>) -> Result<(), TransportError> {
-        let (shared, outputs) = (self.shared.clone(), std::mem::take(&mut self.outputs));
+    fn write(&mut self, partitions: &BTreeSet<i32>, positions: &[Position]) -> Result<(), TransportError> {
+        let shared = self.shared.clone();
         let connected = shared.connected()?;
-        if self.producer.as_ref().is_none_or(Producer::is_dead) {
-            let ready = connected.producer.lock().unwrap_or_else(PoisonError::into_inner).take();
-            self.producer = Some(ready.map_or_else(|| shared.new_producer(&connected.layout), Ok)?);
-        }
-        self.publish(&connected, outputs)?;
-        shared.assignment.go_on_writing(partitions)?;
-        let states = std::mem::take(&mut self.states);
-        self.keep(&connected, &states)?;
+        let mut producer = match self.producer.take().filter(|producer| !producer.is_dead()) {
+            Some(producer) => producer,
+            None => {
+                let ready = connected.producer.lock().unwrap_or_else(PoisonError::into_inner).take();
+                ready.map_or_else(|| shared.new_producer(&connected.layout), Ok)?
+            }
+        };
+        let batch = Batch {
+            outputs: std::mem::take(&mut self.outputs),
+            letters: std::mem::take(&mut self.letters),
+            states: std::mem::take(&mut self.states),
+        };
+        let result = self.send(&connected, &mut producer, &batch, partitions, positions);
+        self.producer = Some(producer);
+        let forgotten = result?;
         // Only now: a state in the store is taken as proof that its labels are published.
-        let stored = shared.store.store(&states);
-        stored.map_err(|e| TransportError::Transient(format!("the local copy of the states cannot be written: {e}")))
+        let failed = |e| TransportError::Transient(format!("the local copy of the states cannot be written: {e}"));
+        shared.store.store(&batch.states).map_err(failed)?;
+        if !forgotten.is_empty() {
+            shared.store.forget(&forgotten).map_err(failed)?;
+            shared.events.expired("streams", forgotten.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Sends a batch and waits until it is written. The streams that are forgotten with it.
+    fn send(
+        &mut self,
+        connected: &Connected,
+        producer: &mut Producer,
+        batch: &Batch,
+        partitions: &BTreeSet<i32>,
+        positions: &[Position],
+    ) -> Result<Vec<StreamId>, TransportError> {
+        let forgotten = self.take_forgettable(&batch.states)?;
+        if !producer.is_transactional() {
+            self.publish(connected, producer, batch)?;
+            self.acknowledged(producer, batch)?;
+            self.shared.assignment.go_on_writing(partitions)?;
+            self.keep(connected, producer, &batch.states, &forgotten)?;
+            self.acknowledged(producer, batch)?;
+            return Ok(forgotten);
+        }
+        producer.begin()?;
+        let result = self
+            .publish(connected, producer, batch)
+            .and_then(|()| self.keep(connected, producer, &batch.states, &forgotten))
+            .and_then(|()| self.acknowledged(producer, batch))
+            .and_then(|()| self.shared.assignment.go_on_writing(partitions))
+            .and_then(|()| self.commit_transaction(connected, producer, positions));
+        match result {
+            Ok(()) => Ok(forgotten),
+            Err(error) => {
+                // If aborting fails too the producer is given up; its successor's first call aborts what it left open.
+                if producer.abort().is_err() || producer.is_dead() {
+                    *producer = self.shared.new_producer(&connected.layout)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn commit_transaction(
+        &self,
+        connected: &Connected,
+        producer: &Producer,
+        positions: &[Position],
+    ) -> Result<(), TransportError> {
+        let mut list = TopicPartitionList::new();
+        for position in positions {
+            list.add_partition_offset(
+                &self.shared.config.input,
+                position.partition,
+                Offset::Offset(position.next_offset),
+            )
+            .map_err(|error| TransportError::Fatal(explain("adding offsets", &error)))?;
+        }
+        let group = connected.consumer.group_metadata();
+        let group = group.ok_or_else(|| TransportError::Transient("the consumer is in no group".to_string()))?;
+        producer.commit(&list, &group)
     }
 
     /// Labels and dead letters.
-    fn publish(&mut self, connected: &Connected, outputs: Vec<OutputRecord>) -> Result<(), TransportError> {
-        let Some(producer) = &self.producer else { return Ok(()) };
+    fn publish(&mut self, connected: &Connected, producer: &Producer, batch: &Batch) -> Result<(), TransportError> {
         let config = &self.shared.config;
         let layout = &connected.layout;
         let limit = layout.output.max_bytes.min(self.output_limit);
         let same_partition = layout.output.partitions == layout.input_partitions;
         let model = self.shared.model_name.as_bytes().to_vec();
         let mut too_large = Vec::new();
-        for (number, output) in outputs.iter().enumerate() {
+        for (number, output) in batch.outputs.iter().enumerate() {
             let headers: [Header; 2] = [
                 (SOURCE_HEADER.to_string(), Some(output.input.origin.to_string().into_bytes())),
                 (MODEL_HEADER.to_string(), Some(model.clone())),
@@ -101,7 +185,7 @@ impl KafkaSink {
                 timestamp_ms: output.input.timestamp_ms as i64,
             };
             if outgoing.size() > limit {
-                too_large.push((number, outgoing.size(), limit));
+                too_large.push((output, outgoing.size(), limit));
                 continue;
             }
             producer.send(number, &outgoing)?;
@@ -109,30 +193,43 @@ impl KafkaSink {
                 && let Delivered::TooLarge(_) = producer.wait(&format!("writing to {}", config.output))?
             {
                 self.output_limit = self.output_limit.min(outgoing.size() - 1);
-                too_large.push((number, outgoing.size(), outgoing.size() - 1));
+                if producer.is_transactional() {
+                    // The transaction is spoilt; the next one leaves this record out.
+                    return Err(TransportError::Transient(format!("{} takes no record of this size", config.output)));
+                }
+                too_large.push((output, outgoing.size(), outgoing.size() - 1));
             }
         }
-        let mut letters = std::mem::take(&mut self.letters);
-        letters
-            .extend(too_large.iter().map(|(number, size, limit)| self.unpublished(&outputs[*number], *size, *limit)));
-        for (number, letter) in letters.iter().enumerate() {
-            self.publish_letter(connected, producer, outputs.len() + number, letter)?;
+        let unpublished: Vec<DeadLetter> =
+            too_large.iter().map(|(output, size, limit)| self.unpublished(output, *size, *limit)).collect();
+        for (number, letter) in batch.letters.iter().chain(&unpublished).enumerate() {
+            self.publish_letter(connected, producer, batch.outputs.len() + number, letter)?;
         }
-        match producer.wait(&format!("writing to {}", config.output))? {
+        self.unpublished = unpublished;
+        Ok(())
+    }
+
+    /// Waits until all that was sent is acknowledged.
+    fn acknowledged(&mut self, producer: &Producer, batch: &Batch) -> Result<(), TransportError> {
+        let KafkaConfig { output, changelog, .. } = &self.shared.config;
+        match producer.wait(&format!("writing to {output}, dead letters or {changelog}"))? {
             Delivered::All => {
                 self.one_by_one = false;
-                too_large.iter().for_each(|(number, size, limit)| {
-                    let detail = format!("its labels take {size} bytes, {} takes {limit}", config.output);
-                    self.shared.events.rejected(&outputs[*number].input.origin, OUTPUT_TOO_LARGE, &detail);
-                });
                 Ok(())
             }
-            // Which of those that were sent together is too large is found out when they are sent one by one.
-            Delivered::TooLarge(numbers) => {
-                self.one_by_one = true;
-                let detail = format!("{} records are refused by the broker for their size", numbers.len());
-                Err(TransportError::Transient(detail))
-            }
+            Delivered::TooLarge(numbers) => match numbers.iter().find(|number| **number >= STATES) {
+                Some(number) => {
+                    let change = &batch.states[number - STATES];
+                    let size = change.state.encode().len();
+                    Err(TransportError::Fatal(state_too_large(changelog, &change.stream, size, size)))
+                }
+                // Which of those that were sent together is too large is found out when they are sent one by one.
+                None => {
+                    self.one_by_one = true;
+                    let detail = format!("{} records are refused by the broker for their size", numbers.len());
+                    Err(TransportError::Transient(detail))
+                }
+            },
         }
     }
 
@@ -188,58 +285,53 @@ impl KafkaSink {
         producer.send(number, &outgoing)
     }
 
-    /// States, to the changelog.
-    fn keep(&self, connected: &Connected, states: &[StateChange]) -> Result<(), TransportError> {
-        let (Some(producer), false) = (&self.producer, states.is_empty()) else { return Ok(()) };
+    /// States, to the changelog, and tombstones for what is forgotten.
+    fn keep(
+        &self,
+        connected: &Connected,
+        producer: &Producer,
+        states: &[StateChange],
+        forgotten: &[StreamId],
+    ) -> Result<(), TransportError> {
         let (topic, limit) = (&self.shared.config.changelog, connected.layout.changelog.max_bytes);
         let now_ms = unix_ms() as i64;
         for (number, change) in states.iter().enumerate() {
             let value = change.state.encode();
             let outgoing = state_record(topic, &change.stream, Some(&value), now_ms);
-            let size = outgoing.size();
-            if size > limit {
-                return Err(TransportError::Fatal(state_too_large(topic, &change.stream, size, limit)));
+            if outgoing.size() > limit {
+                return Err(TransportError::Fatal(state_too_large(topic, &change.stream, outgoing.size(), limit)));
             }
-            producer.send(number, &outgoing)?;
+            producer.send(STATES + number, &outgoing)?;
         }
-        match producer.wait(&format!("writing to {topic}"))? {
-            Delivered::All => Ok(()),
-            Delivered::TooLarge(numbers) => {
-                let change = &states[numbers[0]];
-                let size = state_record(topic, &change.stream, Some(&change.state.encode()), now_ms).size();
-                Err(TransportError::Fatal(state_too_large(topic, &change.stream, size, limit)))
-            }
-        }
-    }
-
-    /// Deletes what is kept of streams that ended long ago.
-    fn forget_ended(&mut self) -> Result<(), TransportError> {
-        let shared = self.shared.clone();
-        let (Some(keep), Some(producer)) = (shared.config.ended_keep.on(), &self.producer) else { return Ok(()) };
-        if Instant::now() < self.forget_next {
-            return Ok(());
-        }
-        let before_ms = unix_ms().saturating_sub(keep.as_millis() as u64);
-        let failed = |e: redb::Error| TransportError::Transient(format!("the local copy of the states: {e}"));
-        let committed = shared.assignment.labelled();
-        let streams = shared.store.forgettable(before_ms, &committed, FORGET_AT_ONCE).map_err(failed)?;
-        let topic = &shared.config.changelog;
-        for (number, stream) in streams.iter().enumerate() {
-            producer.send(number, &state_record(topic, stream, None, unix_ms() as i64))?;
-        }
-        producer.wait(&format!("writing to {topic}"))?;
-        shared.store.forget(&streams).map_err(failed)?;
-        shared.events.expired("streams", streams.len() as u64);
-        if streams.len() < FORGET_AT_ONCE {
-            self.forget_next = Instant::now() + FORGET_EVERY;
+        for stream in forgotten {
+            producer.send(0, &state_record(topic, stream, None, now_ms))?;
         }
         Ok(())
+    }
+
+    /// Streams that ended long ago, now and then: what is kept of them is deleted.
+    fn take_forgettable(&mut self, states: &[StateChange]) -> Result<Vec<StreamId>, TransportError> {
+        let Some(keep) = self.shared.config.ended_keep.on().filter(|_| Instant::now() >= self.forget_next) else {
+            return Ok(Vec::new());
+        };
+        let before_ms = unix_ms().saturating_sub(keep.as_millis() as u64);
+        let labelled = self.shared.assignment.labelled();
+        let found = self.shared.store.forgettable(before_ms, &labelled, FORGET_AT_ONCE);
+        let mut found = found.map_err(|e| TransportError::Transient(format!("the local copy of the states: {e}")))?;
+        if found.len() < FORGET_AT_ONCE {
+            self.forget_next = Instant::now() + FORGET_EVERY;
+        }
+        // One that begins anew in this very batch stays.
+        let begun: BTreeSet<&StreamId> = states.iter().map(|change| &change.stream).collect();
+        found.retain(|stream| !begun.contains(stream));
+        Ok(found)
     }
 
     fn clear(&mut self) {
         self.outputs.clear();
         self.states.clear();
         self.letters.clear();
+        self.unpublished.clear();
     }
 }
 
@@ -286,10 +378,18 @@ impl Sink for KafkaSink {
         let states = self.states.iter().map(|change| change.stream.partition());
         let partitions: BTreeSet<i32> = positions.iter().map(|p| p.partition).chain(states).collect();
         self.shared.assignment.begin_writing(&partitions)?;
-        let result = self.write(&partitions).and_then(|()| self.forget_ended());
+        let result = self.write(&partitions, &positions);
         // Not before the states are there may a partition be handed over; not after an error does it count.
         self.shared.assignment.end_writing(if result.is_ok() { &positions } else { &[] });
         result?;
+        for letter in std::mem::take(&mut self.unpublished) {
+            self.shared.events.rejected(&letter.record.origin, letter.code, &letter.detail);
+        }
+        if self.shared.transactional_id.is_some() {
+            let committed: Vec<(i32, i64)> = positions.iter().map(|p| (p.partition, p.next_offset)).collect();
+            self.shared.assignment.committed(&committed);
+            return Ok(());
+        }
         let connected = self.shared.connected()?;
         match commit_offsets(&self.shared, &connected.consumer, CommitMode::Sync) {
             None => Ok(()),
