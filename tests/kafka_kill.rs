@@ -1,20 +1,23 @@
 //! Two instances share the partitions of a topic, and one of them is killed with -9 at random instants, again and
 //! again: while it works, while it joins, while it reads states back. No label may be missing or wrong; one may come
-//! twice, then with equal bytes and an equal `strand-source`.
+//! twice, then with equal bytes and an equal `strand-source`. A Prometheus watches it all and is asked every query of the
+//! dashboard meanwhile.
 //!
 //! For longer runs: `STRAND_KAFKA_ROUNDS`, `STRAND_KAFKA_STREAMS`, `STRAND_KAFKA_RATE` (records a second),
-//! `STRAND_KAFKA_TEXT` (a file, each line a stream's text) and `STRAND_KAFKA_MODEL` (a model's directory).
+//! `STRAND_KAFKA_TEXT` (a file, each line a stream's text), `STRAND_KAFKA_MODEL` (a model's directory) and
+//! `STRAND_KAFKA_SHOW=1` (Prometheus's answers are printed).
 
 mod daemon_harness;
 mod kafka_harness;
+mod stack_queries;
 
 use daemon_harness::{Daemon, Place};
-use kafka_harness::{Broker, Record, command};
+use kafka_harness::{Broker, Record, free_port, settings};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
+use stack_queries::{Answer, Prometheus, check, dashboard_queries, settled};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -77,20 +80,21 @@ fn texts(streams: usize) -> Vec<Vec<u8>> {
     (0..streams).map(text).collect()
 }
 
+/// Metrics that only the embedded queue moves.
+const EMBEDDED: [&str; 5] =
+    ["strand_queue_", "strand_store_bytes", "strand_ingest_requests", "strand_followers", "strand_expired"];
+
 struct Instance {
     name: &'static str,
+    http: String,
     daemon: Option<Daemon>,
 }
 
 impl Instance {
     fn start(&mut self, place: &Place, broker: &Broker) {
-        let mut settings = vec![PARTITIONS, "pipeline.batch_records=64", "state.max_resident=50", "pipeline.threads=2"];
-        let model = std::env::var("STRAND_KAFKA_MODEL").ok().map(|model| format!("model={model}"));
-        settings.extend(model.as_deref());
-        let mut command = command(place, &broker.address, self.name, &settings);
-        if let Ok(model) = std::env::var("STRAND_KAFKA_MODEL") {
-            command.args(["--model", &model]);
-        }
+        let sets = [PARTITIONS, "pipeline.batch_records=256", "state.max_resident=50", "pipeline.threads=2"];
+        let sets = settings(place, &broker.address, self.name, &sets);
+        let command = place.command_at(&self.http, &sets.iter().map(String::as_str).collect::<Vec<_>>());
         self.daemon = Some(Daemon::spawn(command));
     }
 
@@ -115,12 +119,46 @@ impl Instance {
     }
 }
 
+/// A place with the model that is asked for.
+fn place() -> Place {
+    let place = Place::new();
+    if let Ok(model) = std::env::var("STRAND_KAFKA_MODEL") {
+        std::fs::remove_dir_all(place.model()).unwrap();
+        std::os::unix::fs::symlink(std::fs::canonicalize(model).unwrap(), place.model()).unwrap();
+    }
+    place
+}
+
+/// Every query of the dashboard that is about Kafka, or anything else that goes on here, has an answer.
+fn ask_the_dashboard(prometheus: &Prometheus) {
+    let queries: Vec<(String, String)> = dashboard_queries()
+        .into_iter()
+        .filter(|(_, query)| !EMBEDDED.iter().any(|name| query.contains(name)))
+        .collect();
+    let answers = settled(|| check(&prometheus.url, &queries));
+    let faults: Vec<String> = answers.iter().filter_map(Answer::fault).collect();
+    assert!(faults.is_empty(), "queries of the dashboard:\n{}", faults.join("\n"));
+    let silent: Vec<&Answer> = answers.iter().filter(|answer| answer.is_empty()).collect();
+    assert!(silent.is_empty(), "queries without an answer: {silent:#?}");
+    println!("Prometheus answered all {} queries of the dashboard", answers.len());
+    if std::env::var("STRAND_KAFKA_SHOW").is_ok() {
+        for Answer { panel, query, series, .. } in &answers {
+            let series = series.as_ref().unwrap();
+            let value = |series: &serde_json::Value| format!("{} {}", series["metric"], series["value"][1]);
+            let first = series.first().map(value).unwrap_or_default();
+            println!("| {panel} | `{query}` | {} series | {first} |", series.len());
+        }
+    }
+}
+
 #[test]
 fn labels_after_kills_of_one_of_two_instances_are_those_of_an_undisturbed_run() {
     let (rounds, streams) = (setting("STRAND_KAFKA_ROUNDS", 4), setting("STRAND_KAFKA_STREAMS", 100));
     let rate = setting("STRAND_KAFKA_RATE", 400);
-    let (broker, place, begun) = (Broker::start(), Place::new(), Instant::now());
-    let mut instances = ["one", "two"].map(|name| Instance { name, daemon: None });
+    let (broker, place, begun) = (Broker::start(), place(), Instant::now());
+    let mut instances =
+        ["one", "two"].map(|name| Instance { name, http: format!("127.0.0.1:{}", free_port()), daemon: None });
+    let prometheus = Prometheus::start(&[&instances[0].http, &instances[1].http]);
     instances.iter_mut().for_each(|instance| instance.start(&place, &broker));
     broker.topic("strand-input", 8, &[]);
 
@@ -159,9 +197,10 @@ fn labels_after_kills_of_one_of_two_instances_are_those_of_an_undisturbed_run() 
         instance.start(&place, &broker);
     }
     std::thread::sleep(Duration::from_secs(2));
+    ask_the_dashboard(&prometheus);
     stop.store(true, Ordering::Relaxed);
     sending.join().unwrap();
-    broker.settle(GROUP, "strand-input", Duration::from_secs(90));
+    broker.settle(GROUP, "strand-input", Duration::from_secs(300));
     let skipped: f64 =
         instances.iter().map(|i| i.daemon.as_ref().unwrap().metric("strand_records_skipped_total")).sum();
     for instance in &mut instances {
@@ -170,12 +209,8 @@ fn labels_after_kills_of_one_of_two_instances_are_those_of_an_undisturbed_run() 
 
     // The same records, never disturbed, on another transport and in batches of another shape.
     let sent = std::mem::take(&mut *sent.lock().unwrap());
-    let calm = Place::new();
-    let mut command = calm.command(&["--set", "pipeline.threads=1"]);
-    if let Ok(model) = std::env::var("STRAND_KAFKA_MODEL") {
-        command.args(["--model".into(), PathBuf::from(model)]);
-    }
-    let calm = Daemon::start(command);
+    let calm = self::place();
+    let calm = calm.start(&["--set", "pipeline.threads=1"]);
     for (stream, pieces) in sent.iter().enumerate() {
         use base64::Engine as _;
         let line = |(piece, event): &Piece| {

@@ -39,8 +39,13 @@ impl Place {
 
     /// `strand run` on this place, HTTP on a port that the system chooses.
     pub fn command(&self, arguments: &[&str]) -> Command {
+        self.command_at("127.0.0.1:0", arguments)
+    }
+
+    /// The same with HTTP at this address.
+    pub fn command_at(&self, http: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(STRAND);
-        command.args(["run", "--log-format", "json", "--http", "127.0.0.1:0"]);
+        command.args(["run", "--log-format", "json", "--http", http]);
         command.arg("--model").arg(self.model()).arg("--data-dir").arg(self.data());
         command.args(arguments).env_remove("RUST_LOG");
         command

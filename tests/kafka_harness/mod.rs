@@ -261,7 +261,7 @@ fn read_on(consumer: &BaseConsumer, topic: &str, from: &[i64]) -> Vec<Record> {
         list.add_partition_offset(topic, partition as i32, Offset::Offset(*offset)).unwrap();
     }
     consumer.assign(&list).unwrap();
-    let (mut records, mut at_end, begun) = (Vec::new(), BTreeSet::new(), Instant::now());
+    let (mut records, mut at_end, begun, mut heard) = (Vec::new(), BTreeSet::new(), Instant::now(), Instant::now());
     while at_end.len() < from.len() {
         assert!(
             begun.elapsed() < 4 * PATIENCE,
@@ -269,13 +269,17 @@ fn read_on(consumer: &BaseConsumer, topic: &str, from: &[i64]) -> Vec<Record> {
             records.len()
         );
         let message = match consumer.poll(Duration::from_millis(100)) {
+            // Now and then Tansu does not tell the end of a partition.
+            None if !at_end.is_empty() && heard.elapsed() > Duration::from_secs(2) => break,
             None => continue,
             Some(Err(KafkaError::PartitionEOF(partition))) => {
+                heard = Instant::now();
                 at_end.insert(partition);
                 continue;
             }
             Some(message) => message.unwrap(),
         };
+        heard = Instant::now();
         let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
         records.push(Record {
             partition: message.partition(),

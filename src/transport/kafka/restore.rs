@@ -23,6 +23,8 @@ const CHUNK_BYTES: usize = 4 << 20;
 /// The next try, after the broker did not answer, and after what was read could not be taken up.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_BAD: Duration = Duration::from_secs(30);
+/// After this long without a record, a partition is at its end if the end that was named is passed.
+const SILENCE: Duration = Duration::from_secs(2);
 /// How often progress is told.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
@@ -68,6 +70,8 @@ struct Job {
     records: u64,
     chunk: Vec<Change>,
     chunk_bytes: usize,
+    /// When something of it was last read.
+    heard: Instant,
     /// Why it is not going on.
     trouble: Option<String>,
 }
@@ -114,6 +118,7 @@ impl Thread {
             records: 0,
             chunk: Vec::new(),
             chunk_bytes: 0,
+            heard: now,
             trouble: None,
         };
         self.jobs.insert(partition, job);
@@ -178,7 +183,7 @@ impl Thread {
         }
         if let Some(job) = self.jobs.get_mut(&partition) {
             (job.low, job.high, job.next, job.records) = (low, high, low, 0);
-            (job.waits_until, job.trouble) = (None, None);
+            (job.waits_until, job.trouble, job.heard) = (None, None, Instant::now());
         }
         if low >= high {
             self.finish(partition);
@@ -208,6 +213,7 @@ impl Thread {
                     job.chunk_bytes += key.len() + value.as_ref().map_or(0, Vec::len);
                     job.chunk.push((key, value));
                     job.next = message.offset() + 1;
+                    job.heard = Instant::now();
                     if job.chunk.len() >= CHUNK_RECORDS || job.chunk_bytes >= CHUNK_BYTES {
                         full.push(partition);
                         break;
@@ -221,9 +227,16 @@ impl Thread {
             }
             wait = Duration::ZERO;
         }
+        // Should a broker not tell the end: the one that it named is passed, and nothing comes any more.
+        let silent = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.waits_until.is_none() && job.next >= job.high && job.heard.elapsed() > SILENCE);
+        ended.extend(silent.map(|(partition, _)| *partition));
         for partition in full {
             self.write(partition);
         }
+        ended.sort_unstable();
         ended.dedup();
         for partition in ended {
             if self.jobs.contains_key(&partition) && self.write(partition) {

@@ -210,11 +210,13 @@ impl KafkaSource {
         list.add_partition_offset(topic, partition, Offset::Offset(from))
             .and_then(|()| reader.assign(&list))
             .map_err(|error| explain(&doing, &error))?;
-        let (mut end, until) = (from, Instant::now() + TIMEOUT);
+        let (mut end, mut heard, until) = (from, Instant::now(), Instant::now() + TIMEOUT);
         while Instant::now() < until {
             match reader.poll(Duration::from_millis(100)) {
+                // Should a broker not tell the end.
+                None if end > from && heard.elapsed() > Duration::from_secs(1) => return Ok(end),
                 None => {}
-                Some(Ok(message)) => end = message.offset() + 1,
+                Some(Ok(message)) => (end, heard) = (message.offset() + 1, Instant::now()),
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(end),
                 Some(Err(error)) => return Err(explain(&doing, &error)),
             }
