@@ -195,6 +195,12 @@ impl Broker {
         records
     }
 
+    /// The last records of each partition, this many at most.
+    pub fn tail(&self, topic: &str, count: i64) -> Vec<Record> {
+        let from: Vec<i64> = self.ends(topic).iter().map(|(low, high)| *low.max(&(high - count))).collect();
+        read_on(&self.consumer(), topic, &from)
+    }
+
     /// Records of a topic once there are this many.
     pub fn read_at_least(&self, topic: &str, count: usize) -> Vec<Record> {
         let begun = Instant::now();
