@@ -406,8 +406,9 @@ fn the_daemon_tells_how_it_is() {
 }
 
 /// All that `/metrics` tells once records, labels and dead letters have passed. Dashboards rest on these names.
-const METRICS: [&str; 32] = [
+const METRICS: [&str; 38] = [
     "process_resident_memory_bytes",
+    "process_start_time_seconds",
     "strand_batch_steps",
     "strand_batch_streams",
     "strand_build_info",
@@ -420,10 +421,15 @@ const METRICS: [&str; 32] = [
     "strand_labels_total",
     "strand_latency_seconds",
     "strand_model_info",
+    "strand_partitions_assigned",
     "strand_queue_bytes",
     "strand_queue_depth",
     "strand_ready",
+    "strand_rebalances_total",
+    "strand_records_missed_total",
+    "strand_records_skipped_total",
     "strand_records_total",
+    "strand_restored_states_total",
     "strand_source_lag_records",
     "strand_source_paused",
     "strand_state_bytes",
