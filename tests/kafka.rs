@@ -305,6 +305,20 @@ fn an_input_that_does_not_exist_is_waited_for_with_the_command_that_creates_it()
 }
 
 #[test]
+fn topics_that_are_missing_are_created_with_what_they_need() {
+    let (broker, place) = (Broker::start(), Place::new());
+    let daemon = start(&place, &broker, "a", &["kafka.input_partitions=3", "input.max_record_bytes=2MiB"]);
+    // Room for the labels of the largest record.
+    let large: BTreeMap<String, String> = [("max.message.bytes".to_string(), (32 << 20).to_string())].into();
+    assert_eq!(broker.settings("strand-state"), [("cleanup.policy".to_string(), "compact".to_string())].into());
+    assert_eq!((broker.settings("strand-labels"), broker.settings("strand-dead-letters")), (large.clone(), large));
+    for topic in ["strand-input", "strand-state", "strand-labels", "strand-dead-letters"] {
+        assert_eq!(broker.ends(topic).len(), 3, "{topic}");
+    }
+    assert!(daemon.stop().success());
+}
+
+#[test]
 fn a_changelog_that_does_not_fit_is_refused_with_the_command_that_fixes_it() {
     let (broker, place) = (Broker::start(), Place::new());
     broker.topic("strand-input", 4, &[]);
