@@ -90,9 +90,13 @@ impl Thread {
         loop {
             // Without work, wait for an order; with work, look whether there are any.
             let mut wait = if self.jobs.is_empty() { Duration::from_millis(500) } else { Duration::ZERO };
+            let mut news = false;
             loop {
                 match orders.recv_timeout(wait) {
-                    Ok(Order::Restore { partition, epoch }) => self.take(partition, epoch),
+                    Ok(Order::Restore { partition, epoch }) => {
+                        self.take(partition, epoch);
+                        news = true;
+                    }
                     Ok(Order::Drop { partition }) => self.drop_partition(partition),
                     Err(RecvTimeoutError::Disconnected) => return,
                     Err(RecvTimeoutError::Timeout) => break,
@@ -101,6 +105,9 @@ impl Thread {
             }
             if self.shared.shutdown.is_requested() {
                 return;
+            }
+            if news {
+                self.tell(true);
             }
             self.begin_waiting();
             self.read();

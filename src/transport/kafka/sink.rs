@@ -18,7 +18,7 @@ use crate::transport::{DeadLetter, Header, Origin, OutputRecord, Position, Sink,
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -130,7 +130,7 @@ impl KafkaSink {
             .and_then(|()| self.keep(connected, producer, &batch.states, &forgotten))
             .and_then(|()| self.acknowledged(producer, batch))
             .and_then(|()| self.shared.assignment.go_on_writing(partitions))
-            .and_then(|()| self.commit_transaction(connected, producer, positions));
+            .and_then(|()| self.commit_transaction(connected, producer, partitions, positions));
         match result {
             Ok(()) => Ok(forgotten),
             Err(error) => {
@@ -147,16 +147,18 @@ impl KafkaSink {
         &self,
         connected: &Connected,
         producer: &Producer,
+        partitions: &BTreeSet<i32>,
         positions: &[Position],
     ) -> Result<(), TransportError> {
+        // Partitions of which nothing was read (streams that were ended for their silence) go along with the position
+        // that they have: it is by the offsets that the group refuses an instance that is no longer in charge.
+        let mut next: BTreeMap<i32, i64> = self.shared.assignment.labelled().into_iter().collect();
+        next.retain(|partition, _| partitions.contains(partition));
+        next.extend(positions.iter().map(|position| (position.partition, position.next_offset)));
         let mut list = TopicPartitionList::new();
-        for position in positions {
-            list.add_partition_offset(
-                &self.shared.config.input,
-                position.partition,
-                Offset::Offset(position.next_offset),
-            )
-            .map_err(|error| TransportError::Fatal(explain("adding offsets", &error)))?;
+        for (partition, next) in next {
+            list.add_partition_offset(&self.shared.config.input, partition, Offset::Offset(next))
+                .map_err(|error| TransportError::Fatal(explain("adding offsets", &error)))?;
         }
         let group = connected.consumer.group_metadata();
         let group = group.ok_or_else(|| TransportError::Transient("the consumer is in no group".to_string()))?;

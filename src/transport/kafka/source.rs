@@ -37,7 +37,7 @@ pub struct KafkaSource {
     ends: BTreeMap<i32, i64>,
     /// First offset that was not polled, by partition.
     next: BTreeMap<i32, i64>,
-    /// What was polled together with the news that partitions are gone.
+    /// What was polled together with the news that partitions are gone, or while paused.
     kept: Vec<RawRecord>,
     paused: bool,
 }
@@ -384,6 +384,11 @@ impl Source for KafkaSource {
         self.look_at_statistics(&consumer);
         let lost = self.assignment().take_lost();
         if lost.is_empty() {
+            if self.paused {
+                // Nobody takes records now. Should there be any, they come first later.
+                self.kept = records;
+                return Ok(Polled::Records(Vec::new()));
+            }
             return Ok(Polled::Records(records));
         }
         for partition in &lost {
