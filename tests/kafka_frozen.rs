@@ -10,7 +10,9 @@ use kafka_harness::{Broker, start};
 use kafka_load::{INPUT, Load, judge};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+use strand::state::StreamState;
 
 /// Longer than the session's 6 seconds.
 const FROZEN: Duration = Duration::from_secs(8);
@@ -26,6 +28,19 @@ fn is_writing(broker: &Broker, partitions: &[usize]) -> bool {
         partitions.contains(&partition)
             && source.rsplit('/').next().unwrap().parse::<i64>().unwrap() >= committed[partition]
     })
+}
+
+/// How many states in the changelog have seen less than one of their stream before them.
+fn written_late(broker: &Broker) -> usize {
+    let mut latest: BTreeMap<(i32, Vec<u8>), i64> = BTreeMap::new();
+    let late = broker.read("strand-state").into_iter().filter(|record| {
+        let seen = StreamState::entry_of(record.value.as_ref().unwrap()).unwrap().seen;
+        let latest = latest.entry((record.partition, record.key.clone().unwrap())).or_insert(seen);
+        let is_late = seen < *latest;
+        *latest = seen.max(*latest);
+        is_late
+    });
+    late.count()
 }
 
 /// The partitions that this instance serves, by its own metrics.
@@ -72,15 +87,20 @@ fn an_instance_that_wakes_up_after_its_partitions_went_to_another_does_no_harm()
         frozen.log().contains("partitions lost") || assigned(&frozen) < 4.0
     });
     eventually("it is in the group again", || assigned(&frozen) > 0.0 && assigned(&other) < 8.0);
+    let skipped = other.metric("strand_records_skipped_total");
+    assert!(frozen.stop().success() && other.stop().success());
+    let late = written_late(&broker);
+
+    // Who comes now, in a group of its own, knows nothing but the changelog: it reads all again, and skips what those
+    // states have seen.
+    let third = start(&place, &broker, "three", &[&settings[..], &["kafka.group=another"]].concat());
     let load = Load::start(&broker, 60, 700, None);
     std::thread::sleep(Duration::from_secs(2));
     sent += load.stop();
-    broker.settle(GROUP, INPUT, Duration::from_secs(60));
-    let skipped = other.metric("strand_records_skipped_total");
-    assert!(frozen.stop().success() && other.stop().success());
-
+    broker.settle("another", INPUT, Duration::from_secs(60));
+    assert!(third.stop().success());
     let verdict = judge(&broker, &Place::new(), sent);
-    println!("frozen while it wrote: {verdict}, read again and skipped {skipped}");
+    println!("frozen while it wrote: {verdict}, read again and skipped {skipped}, {late} states written late");
     assert!(verdict.is_good() && verdict.letters > 0, "{verdict}");
     // What was published and not committed was labelled again, or its states were found.
     assert!(verdict.repeated > 0 || skipped > 0.0, "it was not frozen in the middle of a batch");
