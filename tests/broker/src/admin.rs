@@ -328,6 +328,38 @@ impl Node {
         response
     }
 
+    /// The older request: what it does not name goes back to Kafka's default.
+    pub fn replace_configs(&mut self, context: &Context, request: &AlterConfigsRequest) -> AlterConfigsResponse {
+        let mut response = AlterConfigsResponse::default();
+        for resource in &request.resources {
+            let allowed = context.forced().map_err(plain);
+            let (code, why) = told(allowed.and_then(|()| {
+                let name = resource.resource_name.as_str();
+                self.check_resource(resource.resource_type, name)?;
+                let mut settings = BTreeMap::new();
+                for config in &resource.configs {
+                    let value = config.value.as_deref().unwrap_or_default();
+                    check_setting(&config.name, value).map_err(|why| (ResponseError::InvalidConfig, why))?;
+                    settings.insert(config.name.to_string(), value.to_string());
+                }
+                self.set_settings(name, settings, request.validate_only);
+                Ok(())
+            }));
+            let answer = alter_configs_response::AlterConfigsResourceResponse::default()
+                .with_resource_type(resource.resource_type)
+                .with_resource_name(resource.resource_name.clone());
+            response.responses.push(answer.with_error_code(code).with_error_message(why));
+        }
+        response
+    }
+
+    fn set_settings(&mut self, topic: &str, settings: BTreeMap<String, String>, validate_only: bool) {
+        if !validate_only {
+            self.topics.get_mut(topic).expect("a checked topic").settings = settings;
+            self.keep_topic(topic);
+        }
+    }
+
     fn alter(&mut self, resource: &AlterConfigsResource, validate_only: bool) -> Result<(), Refusal> {
         let name = resource.resource_name.as_str();
         self.check_resource(resource.resource_type, name)?;
@@ -343,10 +375,7 @@ impl Node {
                 _ => return refuse(ResponseError::InvalidRequest, "This broker sets and deletes settings only."),
             }
         }
-        if !validate_only {
-            self.topics.get_mut(name).expect("a checked topic").settings = settings;
-            self.keep_topic(name);
-        }
+        self.set_settings(name, settings, validate_only);
         Ok(())
     }
 }

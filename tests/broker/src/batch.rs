@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
-use kafka_protocol::records::{Record, RecordBatchDecoder};
+use kafka_protocol::records::{Compression, Record, RecordBatchDecoder};
+use std::io::Read;
 
 /// Bytes before the first record.
 pub const HEADER: usize = 61;
@@ -78,8 +79,24 @@ pub fn place(batch: &mut [u8], base_offset: i64, leader_epoch: i32) {
 
 /// The records of one batch.
 pub fn records(batch: &[u8]) -> Result<Vec<Record>, ResponseError> {
-    let set = RecordBatchDecoder::decode(&mut Bytes::copy_from_slice(batch));
+    let mut batch = Bytes::copy_from_slice(batch);
+    let set = match i16_at(&batch, 21) & 7 {
+        3 | 4 => RecordBatchDecoder::decode_with_custom_compression(&mut batch, Some(decompress)),
+        _ => RecordBatchDecoder::decode(&mut batch),
+    };
     set.map(|set| set.records).map_err(|_| ResponseError::CorruptMessage)
+}
+
+fn decompress(compressed: &mut Bytes, compression: Compression) -> anyhow::Result<Bytes> {
+    let mut records = Vec::new();
+    match compression {
+        Compression::Lz4 => _ = lz4_flex::frame::FrameDecoder::new(&compressed[..]).read_to_end(&mut records)?,
+        Compression::Zstd => {
+            _ = ruzstd::decoding::StreamingDecoder::new(&compressed[..])?.read_to_end(&mut records)?;
+        }
+        other => anyhow::bail!("{other:?} is not decompressed here"),
+    }
+    Ok(records.into())
 }
 
 /// Whether the marker in a control batch ends a transaction by a commit.
@@ -124,7 +141,7 @@ fn i64_at(bytes: &[u8], at: usize) -> i64 {
 pub mod tests {
     use super::*;
     use bytes::BytesMut;
-    use kafka_protocol::records::{Compression, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
+    use kafka_protocol::records::{RecordBatchEncoder, RecordEncodeOptions, TimestampType};
 
     /// A batch of records with these values and timestamps 1000, 1001, …
     pub fn batch(producer: (i64, i16), sequence: i32, transactional: bool, values: &[&str]) -> Vec<u8> {
@@ -137,7 +154,7 @@ pub mod tests {
             producer_epoch: producer.1,
             timestamp_type: TimestampType::Creation,
             offset: k as i64,
-            sequence: if sequence < 0 { -1 } else { sequence + k as i32 },
+            sequence: sequence + k as i32,
             timestamp: 1000 + k as i64,
             key: None,
             value: Some(Bytes::copy_from_slice(value.as_bytes())),
@@ -145,7 +162,7 @@ pub mod tests {
         };
         let records: Vec<Record> = values.iter().enumerate().map(record).collect();
         let mut bytes = BytesMut::new();
-        let options = RecordEncodeOptions { version: 2, compression: Compression::Lz4 };
+        let options = RecordEncodeOptions { version: 2, compression: Compression::Gzip };
         RecordBatchEncoder::encode(&mut bytes, &records, &options).unwrap();
         bytes.to_vec()
     }

@@ -527,3 +527,6 @@ pub fn refused_join(error: ResponseError, id: &str) -> JoinGroupResponse {
 pub fn refused_sync(error: ResponseError) -> SyncGroupResponse {
     SyncGroupResponse::default().with_error_code(error.code())
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// The requests that are understood, with their first and last version.
-pub const SUPPORTED: [(ApiKey, i16, i16); 29] = [
+pub const SUPPORTED: [(ApiKey, i16, i16); 30] = [
     (ApiKey::Produce, 3, 9),
     (ApiKey::Fetch, 4, 12),
     (ApiKey::ListOffsets, 1, 7),
@@ -40,6 +40,7 @@ pub const SUPPORTED: [(ApiKey, i16, i16); 29] = [
     (ApiKey::EndTxn, 0, 3),
     (ApiKey::TxnOffsetCommit, 0, 3),
     (ApiKey::DescribeConfigs, 1, 4),
+    (ApiKey::AlterConfigs, 0, 2),
     (ApiKey::SaslAuthenticate, 0, 2),
     (ApiKey::CreatePartitions, 0, 3),
     (ApiKey::DeleteGroups, 0, 2),
@@ -120,6 +121,7 @@ pub async fn handle(
         ApiKey::DeleteRecords => with_node!(delete_records),
         ApiKey::CreatePartitions => with_node!(create_partitions),
         ApiKey::DescribeConfigs => with_node!(describe_configs),
+        ApiKey::AlterConfigs => with_node!(replace_configs),
         ApiKey::IncrementalAlterConfigs => with_node!(alter_configs),
         ApiKey::ListOffsets => with_node!(list_offsets),
         ApiKey::OffsetForLeaderEpoch => with_node!(offset_for_leader_epoch),

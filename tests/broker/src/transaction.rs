@@ -297,3 +297,6 @@ fn fenced_as_of(context: &Context, error: ResponseError, version: i16) -> Respon
     let old = error == ResponseError::ProducerFenced && context.version < version;
     if old { ResponseError::InvalidProducerEpoch } else { error }
 }
+
+#[cfg(test)]
+mod tests;
