@@ -121,6 +121,14 @@ impl Broker {
         Broker::own_with(Options::new(dir.path()), Some(dir))
     }
 
+    /// Our own broker on a port that something else has been told already.
+    pub fn own_at(port: u16) -> Broker {
+        let dir = TempDir::new().unwrap();
+        let mut options = Options::new(dir.path());
+        options.listen = format!("127.0.0.1:{port}");
+        Broker::own_with(options, Some(dir))
+    }
+
     /// Our own broker with these options; the directory, if given, is removed with it.
     pub fn own_with(options: Options, dir: Option<TempDir>) -> Broker {
         let broker = strand_test_broker::Broker::start(options).unwrap();
@@ -299,8 +307,11 @@ impl Broker {
         }
     }
 
-    /// kill -9.
+    /// kill -9; our own broker in this process stops as abruptly.
     pub fn kill(mut self) {
+        if let Kind::Own(..) = self.kind {
+            return;
+        }
         let (Kind::Tansu(child) | Kind::OwnProcess { child, .. }) = &mut self.kind else {
             panic!("this broker is no process")
         };

@@ -1,13 +1,14 @@
 //! A consumer group: who is in it, and how it agrees on who reads what (Kafka's classic protocol). Time is handed in, so
 //! tests need not wait.
 
+mod rebalance;
+
 use crate::offsets::Committed;
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use kafka_protocol::messages::{JoinGroupResponse, SyncGroupResponse};
 use kafka_protocol::protocol::StrBytes;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot::Sender;
 
@@ -79,6 +80,16 @@ pub struct Join {
     pub can_skip: bool,
 }
 
+/// What a request to join comes to.
+enum How {
+    /// A new member.
+    Anew,
+    /// A member that is known.
+    Again,
+    /// A static member that is back, instead of the one with this id.
+    InsteadOf(String),
+}
+
 impl Group {
     pub fn new(kept: Kept, initial_delay: Duration, now: Instant) -> Group {
         let member = |kept: KeptMember| {
@@ -121,54 +132,41 @@ impl Group {
         }
     }
 
-    /// A member joins, or joins again. The answer is sent when the generation is complete, or at once.
-    pub fn join(&mut self, join: Join, reply: Sender<JoinGroupResponse>, now: Instant) {
-        let id = join.member.id.clone();
-        if let Err((error, id)) = self.try_join(join, reply, now) {
-            error.1.map(|reply| reply.send(refused_join(error.0, &id)));
-        } else {
-            self.pending.remove(&id);
+    /// A member joins, or joins again. The answer is sent when the generation is complete, or at once. Whoever waits for
+    /// an answer may be gone; that shows when its session ends.
+    pub fn join(&mut self, mut join: Join, reply: Sender<JoinGroupResponse>, now: Instant) {
+        match self.how(&mut join, now) {
+            Ok(How::Anew) => self.add(join, reply, now),
+            Ok(How::Again) => self.join_again(join, reply, now),
+            Ok(How::InsteadOf(old)) => self.replace_static(&old, join, reply, now),
+            Err(error) => _ = reply.send(refused_join(error, &join.member.id)),
         }
         self.complete_join_if_all_there(now);
     }
 
-    #[expect(clippy::type_complexity, reason = "an error, who waits for it, and the member's id")]
-    fn try_join(
-        &mut self,
-        mut join: Join,
-        reply: Sender<JoinGroupResponse>,
-        now: Instant,
-    ) -> Result<(), ((ResponseError, Option<Sender<JoinGroupResponse>>), String)> {
-        let id = join.member.id.clone();
-        let refuse = |error, reply, id| Err(((error, Some(reply)), id));
-        if !self.supports(&join) {
-            return refuse(ResponseError::InconsistentGroupProtocol, reply, id);
+    /// What a request to join comes to. A client without an id is given one.
+    fn how(&mut self, join: &mut Join, now: Instant) -> Result<How, ResponseError> {
+        if !self.supports(join) {
+            return Err(ResponseError::InconsistentGroupProtocol);
         }
-        if id.is_empty() {
-            let name = join.member.instance.as_ref().unwrap_or(&join.member.client_id);
-            let new = format!("{name}-{:016x}{:016x}", crate::random(), crate::random());
-            if let Some(old) = join.member.instance.as_ref().and_then(|instance| self.of_instance(instance)) {
-                join.member.id = new;
-                self.replace_static(&old, join, reply, now);
-                return Ok(());
+        let member = &mut join.member;
+        if member.id.is_empty() {
+            let name = member.instance.as_ref().unwrap_or(&member.client_id);
+            member.id = format!("{name}-{:016x}{:016x}", crate::random(), crate::random());
+            if let Some(old) = member.instance.as_ref().and_then(|instance| self.of_instance(instance)) {
+                return Ok(How::InsteadOf(old));
             }
-            if join.member.instance.is_none() && join.id_required {
-                self.pending.insert(new.clone(), now + join.member.session_timeout);
-                return refuse(ResponseError::MemberIdRequired, reply, new);
+            if member.instance.is_none() && join.id_required {
+                self.pending.insert(member.id.clone(), now + member.session_timeout);
+                return Err(ResponseError::MemberIdRequired);
             }
-            join.member.id = new;
-            self.add(join, reply, now);
-            return Ok(());
+            return Ok(How::Anew);
         }
-        if self.pending.contains_key(&id) && join.member.instance.is_none() {
-            self.add(join, reply, now);
-            return Ok(());
+        if member.instance.is_none() && self.pending.remove(&member.id).is_some() {
+            return Ok(How::Anew);
         }
-        if let Err(error) = self.check_member(&id, join.member.instance.as_deref()) {
-            return refuse(error, reply, id);
-        }
-        self.join_again(join, reply, now);
-        Ok(())
+        self.check_member(&member.id, member.instance.as_deref())?;
+        Ok(How::Again)
     }
 
     fn add(&mut self, join: Join, reply: Sender<JoinGroupResponse>, now: Instant) {
@@ -236,93 +234,6 @@ impl Group {
         self.prepare_rebalance(now);
     }
 
-    /// All must join again.
-    fn prepare_rebalance(&mut self, now: Instant) {
-        if self.phase == Phase::PreparingRebalance {
-            return;
-        }
-        for member in self.members.values_mut() {
-            if let Some(reply) = member.syncing.take() {
-                let _ = reply.send(refused_sync(ResponseError::RebalanceInProgress));
-                member.expires = now + member.kept.session_timeout;
-            }
-        }
-        self.in_initial_delay = self.phase == Phase::Empty && !self.initial_delay.is_zero();
-        let patience = if self.in_initial_delay { self.initial_delay } else { self.rebalance_timeout() };
-        self.deadline = Some(now + patience);
-        self.phase = Phase::PreparingRebalance;
-    }
-
-    fn rebalance_timeout(&self) -> Duration {
-        self.members.values().map(|member| member.kept.rebalance_timeout).max().unwrap_or_default()
-    }
-
-    fn complete_join_if_all_there(&mut self, now: Instant) {
-        let all = self.pending.is_empty() && self.members.values().all(|member| member.joining.is_some());
-        if self.phase == Phase::PreparingRebalance && all && !self.in_initial_delay {
-            self.complete_join(now);
-        }
-    }
-
-    fn complete_join(&mut self, now: Instant) {
-        self.in_initial_delay = false;
-        // A static member that has not joined stays until its session ends.
-        self.members.retain(|_, member| member.joining.is_some() || member.kept.instance.is_some());
-        if self.members.is_empty() {
-            return self.become_empty();
-        }
-        let there = |id: &String| self.members.get(id).is_some_and(|member| member.joining.is_some());
-        if !self.leader.as_ref().is_some_and(there) {
-            let Some(leader) = self.members.keys().find(|id| there(id)).cloned() else {
-                self.deadline = Some(now + self.rebalance_timeout());
-                return;
-            };
-            self.leader = Some(leader);
-        }
-        self.generation += 1;
-        self.protocol = self.select_protocol();
-        self.phase = Phase::CompletingRebalance;
-        self.deadline = Some(now + self.rebalance_timeout());
-        let ids: Vec<String> = self.members.keys().cloned().collect();
-        for id in ids {
-            let answer = self.joined(&id, self.leader.as_ref() == Some(&id));
-            let member = self.members.get_mut(&id).expect("a member");
-            member.synced = member.joining.is_none();
-            if let Some(reply) = member.joining.take() {
-                member.expires = now + member.kept.session_timeout;
-                let _ = reply.send(answer);
-            }
-        }
-    }
-
-    fn become_empty(&mut self) {
-        self.generation += 1;
-        (self.phase, self.deadline, self.protocol, self.leader) = (Phase::Empty, None, None, None);
-        self.changed = true;
-    }
-
-    fn joined(&self, id: &str, with_members: bool) -> JoinGroupResponse {
-        let protocol = self.protocol.as_deref();
-        let of_protocol = |member: &Member| {
-            let found = member.kept.protocols.iter().find(|(name, _)| Some(name.as_str()) == protocol);
-            found.map(|(_, metadata)| metadata.clone()).unwrap_or_default()
-        };
-        let listed = |member: &Member| {
-            JoinGroupResponseMember::default()
-                .with_member_id(StrBytes::from_string(member.kept.id.clone()))
-                .with_group_instance_id(member.kept.instance.clone().map(StrBytes::from_string))
-                .with_metadata(of_protocol(member).into())
-        };
-        let members = if with_members { self.members.values().map(listed).collect() } else { Vec::new() };
-        JoinGroupResponse::default()
-            .with_generation_id(self.generation)
-            .with_protocol_type(self.protocol_type.clone().map(StrBytes::from_string))
-            .with_protocol_name(self.protocol.clone().map(StrBytes::from_string))
-            .with_leader(StrBytes::from_string(self.leader.clone().unwrap_or_default()))
-            .with_member_id(StrBytes::from_string(id.to_string()))
-            .with_members(members)
-    }
-
     /// A member asks for its part; the leader brings all parts.
     pub fn sync(
         &mut self,
@@ -333,7 +244,7 @@ impl Group {
         reply: Sender<SyncGroupResponse>,
         now: Instant,
     ) {
-        let checked = self.check_member(id, instance).and_then(|()| match self.phase {
+        let checked = self.check_member(id, instance).and(match self.phase {
             Phase::Empty => Err(ResponseError::UnknownMemberId),
             _ if generation != self.generation => Err(ResponseError::IllegalGeneration),
             Phase::PreparingRebalance => Err(ResponseError::RebalanceInProgress),
@@ -441,55 +352,6 @@ impl Group {
         members.find(|member| member.kept.instance.as_deref() == Some(instance)).map(|member| member.kept.id.clone())
     }
 
-    /// Whether members may come to an agreement with one that wants these protocols.
-    fn supports(&self, join: &Join) -> bool {
-        if self.members.is_empty() {
-            return !join.protocol_type.is_empty() && !join.member.protocols.is_empty();
-        }
-        let others = self.members.values().filter(|member| member.kept.id != join.member.id);
-        let common = common_protocols(others.map(|member| &member.kept).chain([&join.member]));
-        self.protocol_type.as_ref() == Some(&join.protocol_type) && !common.is_empty()
-    }
-
-    /// Each member votes for its first protocol among those that all have.
-    fn select_protocol(&self) -> Option<String> {
-        let common = common_protocols(self.members.values().map(|member| &member.kept));
-        let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
-        for member in self.members.values() {
-            if let Some((name, _)) = member.kept.protocols.iter().find(|(name, _)| common.contains(name)) {
-                *votes.entry(name).or_default() += 1;
-            }
-        }
-        votes.into_iter().max_by_key(|(_, count)| *count).map(|(name, _)| name.to_string())
-    }
-
-    /// Removes members whose time is over. When to look again.
-    pub fn tick(&mut self, now: Instant) -> Option<Instant> {
-        self.pending.retain(|_, until| *until > now);
-        // Who waits for an answer is alive.
-        let silent = |member: &&Member| member.joining.is_none() && member.syncing.is_none() && member.expires <= now;
-        let gone: Vec<String> = self.members.values().filter(silent).map(|member| member.kept.id.clone()).collect();
-        for id in gone {
-            self.remove(&id, now);
-        }
-        self.complete_join_if_all_there(now);
-        if self.deadline.is_some_and(|deadline| deadline <= now) {
-            self.deadline = None;
-            match self.phase {
-                Phase::PreparingRebalance => self.complete_join(now),
-                Phase::CompletingRebalance | Phase::Stable => {
-                    let idle = |member: &&Member| !member.synced;
-                    let late: Vec<String> =
-                        self.members.values().filter(idle).map(|member| member.kept.id.clone()).collect();
-                    late.iter().for_each(|id| self.remove(id, now));
-                }
-                Phase::Empty => {}
-            }
-        }
-        let alive = self.members.values().filter(|member| member.joining.is_none() && member.syncing.is_none());
-        alive.map(|member| member.expires).chain(self.deadline).chain(self.pending.values().copied()).min()
-    }
-
     /// Whether a commit with this identity is allowed.
     pub fn check_commit(
         &self,
@@ -513,11 +375,6 @@ impl Group {
         let completing = self.phase == Phase::CompletingRebalance && !transactional;
         if completing { Err(ResponseError::RebalanceInProgress) } else { Ok(()) }
     }
-}
-
-fn common_protocols<'a>(members: impl Iterator<Item = &'a KeptMember>) -> BTreeSet<String> {
-    let names = members.map(|m| m.protocols.iter().map(|(name, _)| name.clone()).collect::<BTreeSet<_>>());
-    names.reduce(|common, names| &common & &names).unwrap_or_default()
 }
 
 pub fn refused_join(error: ResponseError, id: &str) -> JoinGroupResponse {

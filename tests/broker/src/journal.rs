@@ -131,7 +131,7 @@ mod tests {
         let content = std::fs::read(&path).unwrap();
         std::fs::write(&path, &content[..content.len() - 1]).unwrap();
         let (mut journal, entries) = Journal::open(dir.path()).unwrap();
-        assert_eq!(entries, [one.clone()]);
+        assert_eq!(entries, std::slice::from_ref(&one));
         journal.append(&two);
         assert_eq!(Journal::open(dir.path()).unwrap().1, [one, two.clone()]);
         journal.rewrite(std::slice::from_ref(&two));
