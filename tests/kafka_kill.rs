@@ -4,8 +4,8 @@
 //! and is asked every query of the dashboard meanwhile.
 //!
 //! For longer runs: `STRAND_KAFKA_ROUNDS`, `STRAND_KAFKA_STREAMS`, `STRAND_KAFKA_RATE` (records a second),
-//! `STRAND_KAFKA_TEXT` (a file, each line a piece of a stream's text), `STRAND_KAFKA_MODEL` (a model's directory),
-//! `STRAND_KAFKA_DELIVERY`, and `STRAND_KAFKA_SHOW=1` (Prometheus's answers are printed).
+//! `STRAND_KAFKA_TEXT` (a file, each line a piece of a stream's text), `STRAND_KAFKA_MODEL` (a model's directory) and
+//! `STRAND_KAFKA_SHOW=1` (Prometheus's answers are printed).
 
 mod daemon_harness;
 mod kafka_harness;
@@ -14,7 +14,7 @@ mod stack_queries;
 
 use daemon_harness::{Daemon, Place};
 use kafka_harness::{Broker, free_port, settings};
-use kafka_load::{INPUT, Load, judge};
+use kafka_load::{INPUT, Load, Verdict, judge};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use stack_queries::{Answer, Prometheus, check, dashboard_queries, settled};
@@ -42,14 +42,14 @@ const EMBEDDED: [&str; 5] =
 
 struct Instance {
     name: &'static str,
+    delivery: &'static str,
     http: String,
     daemon: Option<Daemon>,
 }
 
 impl Instance {
     fn start(&mut self, place: &Place, broker: &Broker) {
-        let delivery = std::env::var("STRAND_KAFKA_DELIVERY").unwrap_or("at_least_once".to_string());
-        let delivery = format!("kafka.delivery={delivery}");
+        let delivery = format!("kafka.delivery={}", self.delivery);
         let sets = settings(place, &broker.address, self.name, &[&SETTINGS[..], &[delivery.as_str()]].concat());
         let command = place.command_at(&self.http, &sets.iter().map(String::as_str).collect::<Vec<_>>());
         self.daemon = Some(Daemon::spawn(command));
@@ -178,15 +178,30 @@ fn ask_the_dashboard(prometheus: &Prometheus) {
 
 #[test]
 fn labels_after_kills_of_one_of_two_instances_are_those_of_an_undisturbed_run() {
-    let (rounds, streams) = (setting("STRAND_KAFKA_ROUNDS", 6), setting("STRAND_KAFKA_STREAMS", 100));
+    kill_again_and_again(&Broker::start(), "at_least_once", 6);
+}
+
+/// On a broker that hides what was aborted, as Kafka does: nothing is there twice.
+#[test]
+fn with_transactions_each_label_is_there_once() {
+    let verdict = kill_again_and_again(&Broker::own(), "exactly_once", 4);
+    assert_eq!(verdict.repeated, 0, "{verdict}");
+}
+
+fn kill_again_and_again(broker: &Broker, delivery: &'static str, rounds: usize) -> Verdict {
+    let (rounds, streams) = (setting("STRAND_KAFKA_ROUNDS", rounds), setting("STRAND_KAFKA_STREAMS", 100));
     let rate = setting("STRAND_KAFKA_RATE", 600);
-    let (broker, place, begun) = (Broker::start(), place(), Instant::now());
-    let mut instances =
-        ["one", "two"].map(|name| Instance { name, http: format!("127.0.0.1:{}", free_port()), daemon: None });
+    let (place, begun) = (place(), Instant::now());
+    let mut instances = ["one", "two"].map(|name| Instance {
+        name,
+        delivery,
+        http: format!("127.0.0.1:{}", free_port()),
+        daemon: None,
+    });
     let prometheus = Prometheus::start(&[&instances[0].http, &instances[1].http]);
     broker.topic(INPUT, 8, &[]);
-    instances.iter_mut().for_each(|instance| instance.start(&place, &broker));
-    let load = Load::start(&broker, streams, rate, lines());
+    instances.iter_mut().for_each(|instance| instance.start(&place, broker));
+    let load = Load::start(broker, streams, rate, lines());
 
     let mut random = ChaCha8Rng::seed_from_u64(strand::clock::unix_ms());
     let (mut killed, mut skipped): (BTreeMap<Doing, usize>, f64) = (BTreeMap::new(), 0.0);
@@ -196,7 +211,7 @@ fn labels_after_kills_of_one_of_two_instances_are_those_of_an_undisturbed_run() 
         *killed.entry(doing).or_default() += 1;
         skipped += skipped_by_it;
         std::thread::sleep(Duration::from_millis(random.random_range(0..3000)));
-        instance.start(&place, &broker);
+        instance.start(&place, broker);
     }
     std::thread::sleep(Duration::from_secs(2));
     ask_the_dashboard(&prometheus);
@@ -208,10 +223,11 @@ fn labels_after_kills_of_one_of_two_instances_are_those_of_an_undisturbed_run() 
     }
     let seconds = begun.elapsed().as_secs_f64();
 
-    let verdict = judge(&broker, &self::place(), sent);
+    let verdict = judge(broker, &self::place(), sent);
     println!("{rounds} kills in {seconds:.0} s, {killed:?}: {verdict}, read again and skipped {skipped}");
     assert!(verdict.is_good(), "{verdict}");
     assert!(verdict.records > rounds * 100 && verdict.letters > 0 && verdict.streams == streams, "{verdict}");
     // Otherwise nothing was disturbed.
     assert!(killed.contains_key(&Doing::Labelling), "{killed:?}");
+    verdict
 }

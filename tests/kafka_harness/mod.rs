@@ -1,5 +1,6 @@
-//! A real broker (Tansu, fetched by `tests/setup.sh`) as a child process, librdkafka's mock cluster for errors that a
-//! real one does not make on demand, and what tests do with them.
+//! A real broker (Tansu, fetched by `tests/setup.sh`) as a child process, our own (`tests/broker`), in this process or as
+//! one that can be killed, librdkafka's mock cluster for errors that a real one does not make on demand, and what tests
+//! do with them.
 //!
 //! Tansu keeps all in memory and speaks Kafka's protocol as far as is needed here: topics and their settings, idempotent
 //! producing, groups. Three things to know: a group needs `session.timeout.ms=6000` (with 45 s a join hangs); a fetch
@@ -17,10 +18,13 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use strand_test_broker::Options;
+use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -58,6 +62,8 @@ pub struct Broker {
 
 enum Kind {
     Tansu(Child),
+    Own(strand_test_broker::Broker, Option<TempDir>),
+    OwnProcess { child: Child, control: String },
     Mock(MockCluster<'static, DefaultProducerContext>),
 }
 
@@ -109,6 +115,67 @@ impl Broker {
         broker
     }
 
+    /// Our own broker, in this process.
+    pub fn own() -> Broker {
+        let dir = TempDir::new().unwrap();
+        Broker::own_with(Options::new(dir.path()), Some(dir))
+    }
+
+    /// Our own broker on a port that something else has been told already.
+    pub fn own_at(port: u16) -> Broker {
+        let dir = TempDir::new().unwrap();
+        let mut options = Options::new(dir.path());
+        options.listen = format!("127.0.0.1:{port}");
+        Broker::own_with(options, Some(dir))
+    }
+
+    /// Our own broker with these options; the directory, if given, is removed with it.
+    pub fn own_with(options: Options, dir: Option<TempDir>) -> Broker {
+        let broker = strand_test_broker::Broker::start(options).unwrap();
+        let address = broker.address();
+        Broker { kind: Kind::Own(broker, dir), address }
+    }
+
+    /// Our own broker as a process, on a directory that outlives it.
+    pub fn own_process(dir: &Path, port: u16) -> Broker {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "kafka_harness::broker_process", "--ignored", "--nocapture"]);
+        command.env("STRAND_TEST_BROKER_DIR", dir).env("STRAND_TEST_BROKER_PORT", port.to_string());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let control = lines.map_while(Result::ok).find_map(|line| Some(line.split_once("commands on ")?.1.to_string()));
+        let control = control.expect("the broker's process says where it takes commands");
+        Broker { kind: Kind::OwnProcess { child, control }, address: format!("127.0.0.1:{port}") }
+    }
+
+    /// Our own broker in this process, for faults.
+    pub fn faulty(&self) -> &strand_test_broker::Broker {
+        match &self.kind {
+            Kind::Own(broker, _) => broker,
+            _ => panic!("this is not our own broker in this process"),
+        }
+    }
+
+    /// Tells our own broker's process what is to go wrong: see `strand-test-broker --help`.
+    pub fn command(&self, line: &str) {
+        let Kind::OwnProcess { control, .. } = &self.kind else { panic!("this is not our own broker's process") };
+        let mut stream = TcpStream::connect(control).unwrap();
+        writeln!(stream, "{line}").unwrap();
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        assert_eq!(answer, "ok\n");
+    }
+
+    /// Waits until a fault has ended our own broker's process.
+    pub fn ended(mut self) {
+        let Kind::OwnProcess { child, .. } = &mut self.kind else { panic!("this is not our own broker's process") };
+        let begun = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < PATIENCE, "the broker goes on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// A mock cluster of this many brokers in this process; programs reach it over TCP.
     pub fn mock(brokers: i32) -> Broker {
         let cluster = MockCluster::new(brokers).unwrap();
@@ -120,7 +187,7 @@ impl Broker {
     pub fn cluster(&self) -> &MockCluster<'static, DefaultProducerContext> {
         match &self.kind {
             Kind::Mock(cluster) => cluster,
-            Kind::Tansu(_) => panic!("this is a real broker"),
+            _ => panic!("this is no mock cluster"),
         }
     }
 
@@ -246,9 +313,14 @@ impl Broker {
         }
     }
 
-    /// kill -9.
+    /// kill -9; our own broker in this process stops as abruptly.
     pub fn kill(mut self) {
-        let Kind::Tansu(child) = &mut self.kind else { panic!("a mock cluster is no process") };
+        if let Kind::Own(..) = self.kind {
+            return;
+        }
+        let (Kind::Tansu(child) | Kind::OwnProcess { child, .. }) = &mut self.kind else {
+            panic!("this broker is no process")
+        };
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -295,12 +367,31 @@ fn read_on(consumer: &BaseConsumer, topic: &str, from: &[i64]) -> Vec<Record> {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        if let Kind::Tansu(child) = &mut self.kind {
+        if let Kind::Tansu(child) | Kind::OwnProcess { child, .. } = &mut self.kind {
             // It may have ended already.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
+}
+
+/// No test: what the process of our own broker runs, which is this test program once more.
+#[test]
+#[ignore = "run by tests that kill a broker"]
+fn broker_process() {
+    let Some(dir) = std::env::var_os("STRAND_TEST_BROKER_DIR") else { return };
+    // Ends with the test that has started it.
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(1);
+    });
+    let mut options = Options::new(PathBuf::from(dir));
+    options.listen = format!("127.0.0.1:{}", std::env::var("STRAND_TEST_BROKER_PORT").unwrap());
+    options.control = Some("127.0.0.1:0".to_string());
+    let broker = strand_test_broker::Broker::start(options).unwrap();
+    println!("commands on {}", broker.control().unwrap());
+    broker.wait();
+    std::process::exit(1);
 }
 
 /// Puts records into topics.

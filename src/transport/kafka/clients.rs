@@ -52,11 +52,14 @@ pub fn changelog_reader(config: &KafkaConfig) -> ClientConfig {
 pub fn producer(config: &KafkaConfig, largest: usize, smallest: usize) -> ClientConfig {
     let (largest, smallest) =
         (largest.clamp(1000, 1_000_000_000).to_string(), smallest.clamp(1000, 1_000_000).to_string());
+    // A record must not be tried for longer than its transaction may last.
+    let transaction = config.properties.get("transaction.timeout.ms").and_then(|ms| ms.to_string().parse().ok());
+    let patience = transaction.unwrap_or(60_000).min(60_000).to_string();
     let defaults = [
         ("compression.codec", "lz4"),
         // A batch is handed over at once, so there is nothing to wait for: docs/KAFKA.md has the measurement.
         ("linger.ms", "0"),
-        ("message.timeout.ms", "60000"),
+        ("message.timeout.ms", &patience),
         // As Java's producers do, so that a key has one partition whoever sends it.
         ("partitioner", "murmur2_random"),
         ("queue.buffering.max.messages", "200000"),
@@ -146,6 +149,8 @@ mod tests {
     #[test]
     fn a_property_wins_over_our_default() {
         assert_eq!(producer(&config("linger.ms", "7"), 1, 1).get("linger.ms"), Some("7"));
+        let shorter = producer(&config("transaction.timeout.ms", "10000"), 1, 1);
+        assert_eq!(shorter.get("message.timeout.ms"), Some("10000"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::events::Events;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, RebalanceProtocol};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
@@ -27,6 +27,14 @@ pub struct Voice {
 impl Voice {
     pub fn new(events: Events) -> Voice {
         Voice { last: Arc::default(), events }
+    }
+
+    /// An error that a client reports.
+    pub fn error(&self, error: &KafkaError, reason: &str) {
+        // That the end of a partition is reached comes as an error too.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            self.hear(reason);
+        }
     }
 
     fn hear(&self, reason: &str) {
@@ -73,8 +81,8 @@ impl ClientContext for PlainContext {
         self.0.log(level, fac, message);
     }
 
-    fn error(&self, _: KafkaError, reason: &str) {
-        self.0.hear(reason);
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(&error, reason);
     }
 }
 
@@ -147,8 +155,8 @@ impl ClientContext for ConsumerContext {
         self.voice.log(level, fac, message);
     }
 
-    fn error(&self, _: KafkaError, reason: &str) {
-        self.voice.hear(reason);
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.voice.error(&error, reason);
     }
 
     fn stats(&self, statistics: Statistics) {
