@@ -185,7 +185,7 @@ fn labels_after_kills_of_one_of_two_instances_are_those_of_an_undisturbed_run() 
 #[test]
 fn with_transactions_each_label_is_there_once() {
     let verdict = kill_again_and_again(&Broker::own(), "exactly_once", 4);
-    assert_eq!(verdict.repeated, 0, "{verdict}");
+    assert!(verdict.is_exactly_once(), "{verdict}");
 }
 
 fn kill_again_and_again(broker: &Broker, delivery: &'static str, rounds: usize) -> Verdict {

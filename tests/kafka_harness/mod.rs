@@ -268,6 +268,18 @@ impl Broker {
         read_on(&self.consumer(), topic, &from)
     }
 
+    /// For each partition, whether it has records whose transaction has not ended.
+    pub fn open_transactions(&self, topic: &str) -> Vec<bool> {
+        let ends = ["read_committed", "read_uncommitted"].map(|isolation| {
+            let consumer: BaseConsumer =
+                self.client().set("group.id", "reader").set("isolation.level", isolation).create().unwrap();
+            let partitions = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap().topics()[0].partitions().len();
+            let end = |partition| consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap().1;
+            (0..partitions as i32).map(end).collect::<Vec<i64>>()
+        });
+        ends[0].iter().zip(&ends[1]).map(|(committed, all)| committed < all).collect()
+    }
+
     /// Records of a topic once there are this many.
     pub fn read_at_least(&self, topic: &str, count: usize) -> Vec<Record> {
         let begun = Instant::now();

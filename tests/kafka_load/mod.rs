@@ -111,8 +111,9 @@ pub struct Verdict {
     pub contradicted: usize,
     /// Labels that appeared before those of an earlier record of their stream.
     pub disordered: usize,
-    /// Published again, the same in every respect. At least once allows it.
+    /// Labels published again, the same in every respect, and dead letters. At least once allows it.
     pub repeated: usize,
+    pub letters_repeated: usize,
 }
 
 impl Verdict {
@@ -120,15 +121,21 @@ impl Verdict {
     pub fn is_good(&self) -> bool {
         (self.lost, self.wrong, self.contradicted, self.disordered) == (0, 0, 0, 0)
     }
+
+    /// As [`Verdict::is_good`], and nothing is there twice.
+    pub fn is_exactly_once(&self) -> bool {
+        self.is_good() && (self.repeated, self.letters_repeated) == (0, 0)
+    }
 }
 
 impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Verdict { records, streams, labels, letters, lost, wrong, contradicted, disordered, repeated } = self;
+        let Verdict { records, streams, labels, letters, lost, wrong, contradicted, disordered, .. } = self;
+        let Verdict { repeated, letters_repeated, .. } = self;
         write!(
             f,
             "{records} records of {streams} streams, {labels} labels, {letters} dead letters: lost {lost}, wrong {wrong}, \
-             contradicted {contradicted}, out of order {disordered}, repeated with equal bytes and source {repeated}"
+             contradicted {contradicted}, out of order {disordered}, repeated with equal bytes and source {repeated} and {letters_repeated}"
         )
     }
 }
@@ -150,8 +157,10 @@ pub fn judge(broker: &Broker, place: &Place, sent: u64) -> Verdict {
     for (stream, input) in &input {
         let sources: BTreeMap<String, &Record> =
             input.iter().map(|record| (format!("{INPUT}/{}/{}", record.partition, record.offset), record)).collect();
-        let labels = verdict.first_of_each(&labels.remove(stream).unwrap_or_default());
-        let letters = verdict.first_of_each(&letters.remove(stream).unwrap_or_default());
+        let (labels, repeated) = verdict.first_of_each(&labels.remove(stream).unwrap_or_default());
+        let (letters, letters_repeated) = verdict.first_of_each(&letters.remove(stream).unwrap_or_default());
+        verdict.repeated += repeated;
+        verdict.letters_repeated += letters_repeated;
         verdict.letters += letters.len();
         let published = |source: &String| labels.contains_key(source) || letters.contains_key(source);
         verdict.lost += sources.keys().filter(|source| !published(source)).count();
@@ -181,14 +190,14 @@ pub fn judge(broker: &Broker, place: &Place, sent: u64) -> Verdict {
 }
 
 impl Verdict {
-    /// Each source's record by its first appearance; whatever comes again must be equal.
-    fn first_of_each(&mut self, records: &[Record]) -> BTreeMap<String, Record> {
+    /// Each source's record by its first appearance, and how many came again; those must be equal.
+    fn first_of_each(&mut self, records: &[Record]) -> (BTreeMap<String, Record>, usize) {
         let mut first: BTreeMap<String, Record> = BTreeMap::new();
-        let mut latest = -1;
+        let (mut latest, mut repeated) = (-1, 0);
         for record in records {
             let source = record.header("strand-source");
             match first.get(&source) {
-                Some(before) if Record { offset: before.offset, ..record.clone() } == *before => self.repeated += 1,
+                Some(before) if Record { offset: before.offset, ..record.clone() } == *before => repeated += 1,
                 Some(_) => self.contradicted += 1,
                 None => {
                     let offset = offset_of(record);
@@ -198,7 +207,7 @@ impl Verdict {
                 }
             }
         }
-        first
+        (first, repeated)
     }
 }
 
