@@ -86,7 +86,7 @@ fn streams_in_labels_out_keyed_and_placed_like_the_input() {
     eventually("no lag", || daemon.get("/metrics").body.contains("strand_consumer_lag_records{partition=\"2\"} 0"));
     assert_eq!(daemon.metric("strand_partitions_assigned"), 4.0);
     assert_eq!(daemon.metric("strand_restore_progress_ratio{partition=\"3\"}"), 1.0);
-    assert_eq!(daemon.metric("strand_latency_seconds_count"), 10.0);
+    eventually("counted", || daemon.metric("strand_latency_seconds_count") == 10.0);
     assert!(daemon.stop().success());
 }
 
@@ -479,7 +479,10 @@ fn share_and_hand_over(strategy: &str) {
     });
     send("lace went to Par");
     broker.settle("strand", "strand-input", Duration::from_secs(20));
-    assert!(two.metric("strand_restored_states_total") > 0.0 && two.metric("strand_records_total") > 0.0);
+    // Counted right after the group was told.
+    eventually("both counted", || {
+        two.metric("strand_restored_states_total") > 0.0 && two.metric("strand_records_total") > 0.0
+    });
     // An orderly end hands everything back.
     assert!(two.stop().success());
     send("is ");
