@@ -454,18 +454,8 @@ fn an_input_that_was_created_anew_is_not_skipped_in_silence() {
 
 #[test]
 fn two_instances_share_the_partitions_and_hand_states_over() {
-    share_and_hand_over("cooperative-sticky");
-}
-
-#[test]
-fn with_the_eager_protocol_too() {
-    share_and_hand_over("range");
-}
-
-fn share_and_hand_over(strategy: &str) {
     let (broker, place) = (Broker::start(), Place::new());
-    let strategy = format!("kafka.properties.partition.assignment.strategy={strategy}");
-    let settings = ["kafka.input_partitions=8", &strategy];
+    let settings = ["kafka.input_partitions=8"];
     let one = start(&place, &broker, "one", &settings);
     let sender = broker.sender();
     let streams: Vec<String> = (0..40).map(|k| format!("stream-{k}")).collect();
