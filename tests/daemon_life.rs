@@ -15,12 +15,20 @@ const CLIENTS: usize = 4;
 const AT_ONCE: usize = 10;
 
 fn strand(arguments: &[&str]) -> Output {
-    Command::new(STRAND).args(arguments).env_remove("RUST_LOG").stdin(Stdio::null()).output().unwrap()
+    strand_in(Path::new("."), arguments)
+}
+
+fn strand_in(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(STRAND).current_dir(dir).args(arguments).env_remove("RUST_LOG").stdin(Stdio::null()).output().unwrap()
 }
 
 /// What a start said that fails with this exit code.
 fn fails(code: i32, arguments: &[&str]) -> String {
-    let output = strand(arguments);
+    fails_in(Path::new("."), code, arguments)
+}
+
+fn fails_in(dir: &Path, code: i32, arguments: &[&str]) -> String {
+    let output = strand_in(dir, arguments);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(code), "{said}");
     said
@@ -172,16 +180,16 @@ fn mistakes_in_the_configuration_are_told_before_anything_runs() {
     for (text, expected) in cases {
         std::fs::write(&path, format!("{model}\n{text}\n")).unwrap();
         for command in ["run", "check"] {
-            let said = fails(2, &[command, "--config", file, "--http", "127.0.0.1:0"]);
+            let said = fails_in(place.path(), 2, &[command, "--config", file, "--http", "127.0.0.1:0"]);
             let place_named = !expected.starts_with(':') || said.contains(&format!("strand.toml{expected}"));
             assert!(place_named && said.contains(expected), "{expected} is not in {said}");
         }
     }
-    assert!(fails(2, &["run", "--config", "no/such.toml"]).contains("no/such.toml"));
-    assert!(fails(2, &["run", "--set", "novalue"]).contains("key=value"));
-    assert!(fails(2, &["run", "--set", "http.lisen=off"]).contains("did you mean `listen`?"));
-    assert!(fails(2, &["run", "--model", "no/such", "--http", "off"]).contains("no/such"));
-    assert!(!Path::new("strand-data").exists() && !place.data().exists(), "nothing was touched");
+    assert!(fails_in(place.path(), 2, &["run", "--config", "no/such.toml"]).contains("no/such.toml"));
+    assert!(fails_in(place.path(), 2, &["run", "--set", "novalue"]).contains("key=value"));
+    assert!(fails_in(place.path(), 2, &["run", "--set", "http.lisen=off"]).contains("did you mean `listen`?"));
+    assert!(fails_in(place.path(), 2, &["run", "--model", "no/such", "--http", "off"]).contains("no/such"));
+    assert!(!place.path().join("strand-data").exists() && !place.data().exists(), "nothing was touched");
 }
 
 #[test]

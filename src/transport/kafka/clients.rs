@@ -102,6 +102,15 @@ pub fn check_properties(config: &KafkaConfig) -> Result<(), ConfigError> {
             return Err(ConfigError::Invalid(detail));
         }
     }
+    if let Some(strategy) = config.properties.get("partition.assignment.strategy")
+        && strategy.to_string() != "cooperative-sticky"
+    {
+        let detail = format!(
+            "[kafka.properties] partition.assignment.strategy = \"{strategy}\": states are handed over by the cooperative \
+             protocol only; leave it out"
+        );
+        return Err(ConfigError::Invalid(detail));
+    }
     let mut judged = consumer(config);
     let all: BTreeMap<String, String> =
         producer(config, 1 << 20, 1 << 20).config_map().iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
@@ -159,6 +168,7 @@ mod tests {
         assert!(error("enable.auto.commit", "true").contains("leave it out"));
         assert!(error("group.id", "g").contains("use kafka.group"));
         assert!(error("socket.nagle.disabled", "1").contains("socket.nagle.disabled"));
+        assert!(error("partition.assignment.strategy", "range").contains("cooperative"));
         // A wrong value is told, but not a secret.
         let error = error("ssl.key.password.x", "hush");
         assert!(!error.contains("hush"), "{error}");
