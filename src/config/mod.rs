@@ -148,29 +148,38 @@ pub struct PipelineConfig {
     pub threads: usize,
     pub batch_records: usize,
     pub batch_bytes: Bytes,
+    /// How long what is computed may wait for more to be committed with it; zero: not at all.
+    pub commit_interval: Period,
+    /// Records, and bytes of outputs and states, with which it waits no longer.
+    pub commit_records: usize,
+    pub commit_bytes: Bytes,
 }
 
 impl Default for PipelineConfig {
     fn default() -> Self {
-        PipelineConfig { threads: 0, batch_records: 1024, batch_bytes: Bytes(256 << 10) }
+        PipelineConfig {
+            threads: 0,
+            batch_records: 1024,
+            batch_bytes: Bytes(256 << 10),
+            commit_interval: Period(std::time::Duration::ZERO),
+            commit_records: 16_384,
+            commit_bytes: Bytes::mib(16),
+        }
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StateConfig {
+    /// Bytes, and number, of the sessions that are kept in memory.
+    pub memory: Bytes,
     pub max_resident: usize,
-    pub max_resident_bytes: Bytes,
     pub stream_ttl: Period,
 }
 
 impl Default for StateConfig {
     fn default() -> Self {
-        StateConfig {
-            max_resident: 100_000,
-            max_resident_bytes: Bytes::mib(512),
-            stream_ttl: Period(std::time::Duration::ZERO),
-        }
+        StateConfig { memory: Bytes::mib(512), max_resident: 1_000_000, stream_ttl: Period(std::time::Duration::ZERO) }
     }
 }
 

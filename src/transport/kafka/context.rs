@@ -5,7 +5,7 @@ use super::restore::Restorer;
 use crate::events::Events;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, RebalanceProtocol};
+use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
@@ -136,7 +136,7 @@ impl ConsumerContext {
         shared.assignment.revoke(&partitions, lost, if lost { Duration::ZERO } else { HAND_OVER });
         partitions.iter().for_each(|partition| shared.store.leave(*partition));
         if !lost {
-            super::sink::commit_offsets(shared, consumer, CommitMode::Sync);
+            super::sink::commit_offsets(shared, consumer);
         }
         shared.assignment.forget(&partitions);
         let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);

@@ -14,7 +14,9 @@ use super::{Connected, Shared};
 use crate::clock::unix_ms;
 use crate::config::KafkaConfig;
 use crate::state::StreamId;
-use crate::transport::{DeadLetter, Header, Origin, OutputRecord, Position, Sink, StateChange, TransportError};
+use crate::transport::{
+    DeadLetter, Header, Origin, OutputRecord, Position, Sink, StateChange, Transaction, TransportError,
+};
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
@@ -41,9 +43,6 @@ const FORGET_AT_ONCE: usize = 1000;
 pub struct KafkaSink {
     shared: Arc<Shared>,
     producer: Option<Producer>,
-    outputs: Vec<OutputRecord>,
-    states: Vec<StateChange>,
-    letters: Vec<DeadLetter>,
     /// Dead letters of this batch for labels that are too large.
     unpublished: Vec<DeadLetter>,
     /// Records are sent one at a time, since one of the last batch was refused for its size by the broker.
@@ -51,13 +50,6 @@ pub struct KafkaSink {
     /// The largest record that the output topic was seen to take is smaller than this.
     output_limit: usize,
     forget_next: Instant,
-}
-
-/// All that is written together.
-struct Batch {
-    outputs: Vec<OutputRecord>,
-    letters: Vec<DeadLetter>,
-    states: Vec<StateChange>,
 }
 
 /// States are numbered from here on, outputs and dead letters from 0.
@@ -68,9 +60,6 @@ impl KafkaSink {
         KafkaSink {
             shared,
             producer: None,
-            outputs: Vec::new(),
-            states: Vec::new(),
-            letters: Vec::new(),
             unpublished: Vec::new(),
             one_by_one: false,
             output_limit: usize::MAX,
@@ -78,7 +67,7 @@ impl KafkaSink {
         }
     }
 
-    fn write(&mut self, partitions: &BTreeSet<i32>, positions: &[Position]) -> Result<(), TransportError> {
+    fn write(&mut self, partitions: &BTreeSet<i32>, batch: &Transaction) -> Result<(), TransportError> {
         let shared = self.shared.clone();
         let connected = shared.connected()?;
         let mut producer = match self.producer.take().filter(|producer| !producer.is_dead()) {
@@ -88,12 +77,7 @@ impl KafkaSink {
                 ready.map_or_else(|| shared.new_producer(&connected.layout), Ok)?
             }
         };
-        let batch = Batch {
-            outputs: std::mem::take(&mut self.outputs),
-            letters: std::mem::take(&mut self.letters),
-            states: std::mem::take(&mut self.states),
-        };
-        let result = self.send(&connected, &mut producer, &batch, partitions, positions);
+        let result = self.send(&connected, &mut producer, batch, partitions);
         self.producer = Some(producer);
         let forgotten = result?;
         // Only now: a state in the store is taken as proof that its labels are published.
@@ -111,9 +95,8 @@ impl KafkaSink {
         &mut self,
         connected: &Connected,
         producer: &mut Producer,
-        batch: &Batch,
+        batch: &Transaction,
         partitions: &BTreeSet<i32>,
-        positions: &[Position],
     ) -> Result<Vec<StreamId>, TransportError> {
         let forgotten = self.take_forgettable(&batch.states)?;
         if !producer.is_transactional() {
@@ -130,7 +113,7 @@ impl KafkaSink {
             .and_then(|()| self.keep(connected, producer, &batch.states, &forgotten))
             .and_then(|()| self.acknowledged(producer, batch))
             .and_then(|()| self.shared.assignment.go_on_writing(partitions))
-            .and_then(|()| self.commit_transaction(connected, producer, partitions, positions));
+            .and_then(|()| self.commit_transaction(connected, producer, partitions, &batch.positions));
         match result {
             Ok(()) => Ok(forgotten),
             Err(error) => {
@@ -166,7 +149,12 @@ impl KafkaSink {
     }
 
     /// Labels and dead letters.
-    fn publish(&mut self, connected: &Connected, producer: &Producer, batch: &Batch) -> Result<(), TransportError> {
+    fn publish(
+        &mut self,
+        connected: &Connected,
+        producer: &Producer,
+        batch: &Transaction,
+    ) -> Result<(), TransportError> {
         let config = &self.shared.config;
         let layout = &connected.layout;
         let limit = layout.output.max_bytes.min(self.output_limit);
@@ -212,7 +200,7 @@ impl KafkaSink {
     }
 
     /// Waits until all that was sent is acknowledged.
-    fn acknowledged(&mut self, producer: &Producer, batch: &Batch) -> Result<(), TransportError> {
+    fn acknowledged(&mut self, producer: &Producer, batch: &Transaction) -> Result<(), TransportError> {
         let KafkaConfig { output, changelog, .. } = &self.shared.config;
         match producer.wait(&format!("writing to {output}, dead letters or {changelog}"))? {
             Delivered::All => {
@@ -328,13 +316,6 @@ impl KafkaSink {
         found.retain(|stream| !begun.contains(stream));
         Ok(found)
     }
-
-    fn clear(&mut self) {
-        self.outputs.clear();
-        self.states.clear();
-        self.letters.clear();
-        self.unpublished.clear();
-    }
 }
 
 fn state_record<'a>(topic: &'a str, stream: &'a StreamId, value: Option<&'a [u8]>, now_ms: i64) -> Outgoing<'a> {
@@ -356,33 +337,15 @@ fn state_too_large(topic: &str, stream: &StreamId, size: usize, limit: usize) ->
 }
 
 impl Sink for KafkaSink {
-    fn begin(&mut self) -> Result<(), TransportError> {
-        self.clear();
-        Ok(())
-    }
-
-    fn outputs(&mut self, outputs: Vec<OutputRecord>) -> Result<(), TransportError> {
-        self.outputs.extend(outputs);
-        Ok(())
-    }
-
-    fn states(&mut self, states: Vec<StateChange>) -> Result<(), TransportError> {
-        self.states.extend(states);
-        Ok(())
-    }
-
-    fn dead_letters(&mut self, letters: Vec<DeadLetter>) -> Result<(), TransportError> {
-        self.letters.extend(letters);
-        Ok(())
-    }
-
-    fn commit(&mut self, positions: Vec<Position>) -> Result<(), TransportError> {
-        let states = self.states.iter().map(|change| change.stream.partition());
+    fn commit(&mut self, transaction: Transaction) -> Result<(), TransportError> {
+        self.unpublished.clear();
+        let positions = &transaction.positions;
+        let states = transaction.states.iter().map(|change| change.stream.partition());
         let partitions: BTreeSet<i32> = positions.iter().map(|p| p.partition).chain(states).collect();
         self.shared.assignment.begin_writing(&partitions)?;
-        let result = self.write(&partitions, &positions);
+        let result = self.write(&partitions, &transaction);
         // Not before the states are there may a partition be handed over; not after an error does it count.
-        self.shared.assignment.end_writing(if result.is_ok() { &positions } else { &[] });
+        self.shared.assignment.end_writing(if result.is_ok() { positions } else { &[] });
         result?;
         for letter in std::mem::take(&mut self.unpublished) {
             self.shared.events.rejected(&letter.record.origin, letter.code, &letter.detail);
@@ -393,16 +356,10 @@ impl Sink for KafkaSink {
             return Ok(());
         }
         let connected = self.shared.connected()?;
-        match commit_offsets(&self.shared, &connected.consumer, CommitMode::Sync) {
+        match commit_offsets(&self.shared, &connected.consumer) {
             None => Ok(()),
             Some(reason) => Err(TransportError::Transient(reason)),
         }
-    }
-
-    fn abort(&mut self) -> Result<(), TransportError> {
-        // What was published already is published again with equal bytes.
-        self.clear();
-        Ok(())
     }
 }
 
@@ -411,7 +368,6 @@ impl Sink for KafkaSink {
 pub fn commit_offsets<C: rdkafka::consumer::ConsumerContext>(
     shared: &Shared,
     consumer: &rdkafka::consumer::BaseConsumer<C>,
-    mode: CommitMode,
 ) -> Option<String> {
     let positions = shared.assignment.uncommitted();
     if positions.is_empty() {
@@ -423,7 +379,7 @@ pub fn commit_offsets<C: rdkafka::consumer::ConsumerContext>(
             return Some(explain("committing offsets", &error));
         }
     }
-    match consumer.commit(&list, mode) {
+    match consumer.commit(&list, CommitMode::Sync) {
         Ok(()) => {
             shared.assignment.committed(&positions);
             None

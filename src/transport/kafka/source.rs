@@ -13,7 +13,7 @@ use super::{Connected, Shared};
 use crate::clock::unix_ms;
 use crate::transport::{Defect, Header, Origin, PollLimits, Polled, RawRecord, Source, TransportError};
 use rdkafka::admin::AdminClient;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{Message, Offset, TopicPartitionList};
@@ -439,7 +439,7 @@ impl Drop for KafkaSource {
     /// Leaves the group in order: what is labelled is committed first.
     fn drop(&mut self) {
         if let Some(consumer) = &self.consumer {
-            super::sink::commit_offsets(&self.shared, consumer, CommitMode::Sync);
+            super::sink::commit_offsets(&self.shared, consumer);
         }
         // The last handle: the consumer closes, and its partitions are taken from it in order.
         self.shared.set_connected(None);
