@@ -133,6 +133,10 @@ impl Daemon {
         self.address.get().expect("it listens")
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }

@@ -33,7 +33,7 @@ mod topics;
 mod words;
 
 pub use check::check_online;
-pub use clients::check_properties;
+pub use clients::{check_properties, client};
 pub use words::{explain, explain_complaint};
 
 use super::{Transport, TransportError};

@@ -9,6 +9,7 @@
 //! A crash between two steps repeats labels with equal bytes, and loses none: see [`super`].
 
 use super::checkpoint::Mark;
+use super::clients;
 use super::delivery::{Delivered, Outgoing, Producer, STATES};
 use super::store::Change;
 use super::words::explain;
@@ -21,7 +22,6 @@ use crate::transport::{
 };
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
-use rdkafka::{Offset, TopicPartitionList};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
@@ -141,11 +141,8 @@ impl KafkaSink {
         let mut next: BTreeMap<i32, i64> = self.shared.assignment.labelled().into_iter().collect();
         next.retain(|partition, _| partitions.contains(partition));
         next.extend(positions.iter().map(|position| (position.partition, position.next_offset)));
-        let mut list = TopicPartitionList::new();
-        for (partition, next) in next {
-            list.add_partition_offset(&self.shared.config.input, partition, Offset::Offset(next))
-                .map_err(|error| TransportError::Fatal(explain("adding offsets", &error)))?;
-        }
+        let list = clients::positions(&self.shared.config.input, next)
+            .map_err(|error| TransportError::Fatal(explain("adding offsets", &error)))?;
         let group = connected.consumer.group_metadata();
         let group = group.ok_or_else(|| TransportError::Transient("the consumer is in no group".to_string()))?;
         producer.commit(&list, &group)
@@ -380,13 +377,9 @@ pub fn commit_offsets<C: rdkafka::consumer::ConsumerContext>(
     if positions.is_empty() {
         return None;
     }
-    let mut list = TopicPartitionList::new();
-    for (partition, next) in &positions {
-        if let Err(error) = list.add_partition_offset(&shared.config.input, *partition, Offset::Offset(*next)) {
-            return Some(explain("committing offsets", &error));
-        }
-    }
-    match consumer.commit(&list, CommitMode::Sync) {
+    let committed = clients::positions(&shared.config.input, positions.iter().copied())
+        .and_then(|list| consumer.commit(&list, CommitMode::Sync));
+    match committed {
         Ok(()) => {
             shared.assignment.committed(&positions);
             None
