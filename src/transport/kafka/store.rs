@@ -6,7 +6,9 @@
 use crate::config::OnModelChange;
 use crate::events::Events;
 use crate::model::Session;
-use crate::state::{IdlePage, StateChange, StateReadError, States, StoreError, StreamEntry, StreamId, StreamState};
+use crate::state::{
+    IdlePage, ModelPolicy, StateChange, StateReadError, States, StoreError, StreamEntry, StreamId, StreamState,
+};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -17,19 +19,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Most streams that one call of [`States::idle`] or [`Store::forgettable`] looks at.
 const LOOK_AT: usize = 20_000;
 
-/// What is done with states that another model made.
-#[derive(Debug, Clone)]
-pub struct Policy {
-    pub fingerprint: String,
-    pub on_model_change: OnModelChange,
-}
-
 /// A record of the changelog: key and state, or a tombstone.
 pub type Change = (Vec<u8>, Option<Vec<u8>>);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Figures {
     live: u64,
+    /// Of these, those that go on with the previous model.
+    draining: u64,
     bytes: u64,
     /// Largest offset that a stream of the partition has seen.
     seen: i64,
@@ -43,8 +40,9 @@ pub enum RestoreError {
     #[error("the changelog's record for stream {stream:?} cannot be read: {detail}")]
     Damaged { stream: String, detail: String },
     #[error(
-        "the changelog holds states of another model (fingerprint {found:.12}…; the model given is {given:.12}…). Run \
-         with the model that made them; or drop the states with --on-model-change reset (streams then begin anew); or \
+        "the changelog holds states of another model (fingerprint {found:.12}…; {given}). Let their streams go on with \
+         the model that made them until they end, with --on-model-change drain --previous-model DIR (one such model at \
+         a time); or run with that model; or drop the states with --on-model-change reset (streams then begin anew); or \
          name another topic in kafka.changelog"
     )]
     OtherModel { found: String, given: String },
@@ -57,7 +55,7 @@ pub struct Store {
     /// Locked as long as the process lives.
     _lock: File,
     path: PathBuf,
-    policy: Policy,
+    policy: ModelPolicy,
     figures: Mutex<BTreeMap<i32, Figures>>,
     events: Events,
 }
@@ -73,7 +71,7 @@ fn table(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
 
 impl Store {
     /// Makes an empty copy in `dir`, which one process may use at a time.
-    pub fn open(dir: &Path, cache_bytes: usize, policy: Policy, events: Events) -> Result<Store, StoreError> {
+    pub fn open(dir: &Path, cache_bytes: usize, policy: ModelPolicy, events: Events) -> Result<Store, StoreError> {
         let failed = |path: &Path, e: &dyn std::fmt::Display| StoreError::Open {
             path: path.to_path_buf(),
             detail: e.to_string(),
@@ -126,9 +124,9 @@ impl Store {
         let mut state = StreamState::decode(value).map_err(|e| damaged(&e))?;
         let Some(session) = &state.session else { return Ok(state) };
         let found = Session::fingerprint(session).map_err(|e| damaged(&e))?;
-        if found != self.policy.fingerprint {
-            if self.policy.on_model_change == OnModelChange::Refuse {
-                return Err(RestoreError::OtherModel { found, given: self.policy.fingerprint.clone() });
+        if !self.policy.accepts(&found) {
+            if self.policy.on_model_change != OnModelChange::Reset {
+                return Err(RestoreError::OtherModel { found, given: self.policy.given() });
             }
             // The stream ends without a word; the numbering of its outputs goes on.
             state = StreamState { entry: StreamEntry { ended: true, ..state.entry }, session: None };
@@ -172,14 +170,16 @@ impl Store {
                         }
                         figures.seen = figures.seen.max(state.entry.seen);
                         figures.live += u64::from(state.session.is_some());
+                        figures.draining += u64::from(state.session.as_deref().is_some_and(|s| self.policy.drains(s)));
                         let bytes = state.encode();
                         figures.bytes += bytes.len() as u64;
-                        table.insert(key, bytes.as_slice())?.map(|old| measure(old.value()))
+                        table.insert(key, bytes.as_slice())?.map(|old| self.measure(old.value()))
                     }
-                    None => table.remove(key)?.map(|old| measure(old.value())),
+                    None => table.remove(key)?.map(|old| self.measure(old.value())),
                 };
-                if let Some((live, bytes)) = before {
+                if let Some((live, draining, bytes)) = before {
                     figures.live -= u64::from(live);
+                    figures.draining -= u64::from(draining);
                     figures.bytes -= bytes;
                 }
             }
@@ -226,6 +226,14 @@ impl Store {
         let figures = self.figures();
         let (live, bytes) = figures.values().fold((0, 0), |sum, one| (sum.0 + one.live, sum.1 + one.bytes));
         self.events.streams_stored(live, bytes);
+        self.events.streams_draining(figures.values().map(|one| one.draining).sum());
+    }
+
+    /// Whether a stored state is of a live stream, whether that goes on with the previous model, and its bytes.
+    fn measure(&self, bytes: &[u8]) -> (bool, bool, u64) {
+        let live = StreamState::entry_of(bytes).is_some_and(|entry| !entry.ended);
+        let draining = StreamState::session_of(bytes).is_some_and(|session| self.policy.drains(session));
+        (live, draining, bytes.len() as u64)
     }
 
     fn serving(&self) -> Vec<i32> {
@@ -323,12 +331,6 @@ impl Store {
     }
 }
 
-/// Whether a stored state is of a live stream, and its bytes.
-fn measure(bytes: &[u8]) -> (bool, u64) {
-    let live = StreamState::entry_of(bytes).is_some_and(|entry| !entry.ended);
-    (live, bytes.len() as u64)
-}
-
 impl States for Store {
     fn load(&self, keys: &[StreamId]) -> Result<Vec<Option<StreamState>>, StateReadError> {
         self.load_all(keys).map_err(|e| StateReadError(format!("{}: {e}", self.path.display())))
@@ -344,7 +346,8 @@ mod tests {
     use super::*;
 
     fn store(dir: &Path) -> Result<Store, StoreError> {
-        let policy = Policy { fingerprint: "f".to_string(), on_model_change: OnModelChange::Refuse };
+        let policy =
+            ModelPolicy { fingerprint: "f".to_string(), previous: None, on_model_change: OnModelChange::Refuse };
         Store::open(dir, 1 << 20, policy, Events::new(&[]).unwrap())
     }
 
