@@ -292,3 +292,6 @@ fn end_of(stream: &StreamId, now_ms: u64) -> RawRecord {
         defect: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -358,3 +358,6 @@ impl States for StateFile {
         self.read(look).map_err(|e| StateReadError(e.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests;
