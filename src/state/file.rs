@@ -3,8 +3,7 @@
 //! The file may hold more than states: the embedded transport keeps its queue and labels in the same one, so that one
 //! transaction covers all. A transaction is on disk (fsync) before [`StateFile::write`] returns.
 
-use super::policy::made_by;
-use super::{IdlePage, ModelPolicy, StateChange, StateReadError, States, StreamEntry, StreamId, StreamState};
+use super::{IdlePage, Maker, ModelPolicy, StateChange, StateReadError, States, StreamEntry, StreamId, StreamState};
 use crate::config::OnModelChange;
 use crate::events::Events;
 use crate::model::Session;
@@ -197,7 +196,7 @@ fn drop_sessions(txn: &WriteTransaction, policy: &ModelPolicy) -> Result<(), red
     let mut sessions = txn.open_table(SESSIONS)?;
     let (mut dropped, mut bytes) = (Vec::new(), 0);
     sessions.retain(|key, session| {
-        let stays = Session::fingerprint(session).is_ok_and(|found| policy.accepts(&found));
+        let stays = policy.maker(session) != Maker::Other;
         if !stays {
             dropped.push(key.to_vec());
             bytes += session.len() as u64;
@@ -241,7 +240,8 @@ pub fn write_states(txn: &WriteTransaction, changes: &[StateChange]) -> Result<F
         0 => None,
         _ => txn.open_table(META)?.get("previous")?.map(|previous| text_of(previous.value())),
     };
-    let drains = |session: &[u8]| u64::from(previous.as_deref().is_some_and(|previous| made_by(session, previous)));
+    let drains =
+        |session: &[u8]| u64::from(previous.as_deref().is_some_and(|previous| Session::is_made_by(session, previous)));
     let mut streams = txn.open_table(STREAMS)?;
     let mut sessions = txn.open_table(SESSIONS)?;
     for change in changes {

@@ -13,15 +13,30 @@ pub struct ModelPolicy {
     pub on_model_change: OnModelChange,
 }
 
+/// Who made a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maker {
+    Current,
+    Previous,
+    /// A model that is not there.
+    Other,
+}
+
 impl ModelPolicy {
     /// Whether there is a model here that goes on from states with this fingerprint.
     pub fn accepts(&self, fingerprint: &str) -> bool {
         self.fingerprint == fingerprint || self.previous.as_deref() == Some(fingerprint)
     }
 
-    /// Whether a session's bytes are of a stream that goes on with the previous model.
-    pub fn drains(&self, session: &[u8]) -> bool {
-        self.previous.as_deref().is_some_and(|previous| made_by(session, previous))
+    /// By which model a session was made, of which these are the bytes.
+    pub fn maker(&self, session: &[u8]) -> Maker {
+        if Session::is_made_by(session, &self.fingerprint) {
+            Maker::Current
+        } else if self.previous.as_deref().is_some_and(|previous| Session::is_made_by(session, previous)) {
+            Maker::Previous
+        } else {
+            Maker::Other
+        }
     }
 
     /// The models that there are, for people.
@@ -33,9 +48,4 @@ impl ModelPolicy {
             }
         }
     }
-}
-
-/// Whether the model with this fingerprint made the session that these bytes are.
-pub fn made_by(session: &[u8], fingerprint: &str) -> bool {
-    Session::fingerprint(session).is_ok_and(|found| found == fingerprint)
 }

@@ -302,12 +302,6 @@ impl Thread {
                 self.shared.events.restore_progress(partition, done, all);
                 true
             }
-            Err(error @ RestoreError::OtherModel { .. }) => {
-                // Somebody must decide: the source ends the daemon with these words.
-                self.shared.assignment.refuse(error.to_string());
-                self.fail(partition, error.to_string(), RETRY_BAD);
-                false
-            }
             Err(error) => {
                 self.fail(partition, error.to_string(), RETRY_BAD);
                 false
@@ -316,6 +310,13 @@ impl Thread {
     }
 
     fn finish(&mut self, partition: i32) {
+        if let Some(error) = self.shared.store.refusal(partition) {
+            if let RestoreError::OtherModel { .. } = &error {
+                // Somebody must decide: the source ends the daemon with these words.
+                self.shared.assignment.refuse(error.to_string());
+            }
+            return self.fail(partition, error.to_string(), RETRY_BAD);
+        }
         self.stop_reading(partition);
         let Some(job) = self.jobs.remove(&partition) else { return };
         let (streams, _) = self.shared.store.restored(partition);

@@ -7,7 +7,7 @@ use crate::config::OnModelChange;
 use crate::events::Events;
 use crate::model::Session;
 use crate::state::{
-    IdlePage, ModelPolicy, StateChange, StateReadError, States, StoreError, StreamEntry, StreamId, StreamState,
+    IdlePage, Maker, ModelPolicy, StateChange, StateReadError, States, StoreError, StreamEntry, StreamId, StreamState,
 };
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
 use std::collections::{BTreeMap, HashMap};
@@ -25,8 +25,9 @@ pub type Change = (Vec<u8>, Option<Vec<u8>>);
 #[derive(Debug, Clone, Copy, Default)]
 struct Figures {
     live: u64,
-    /// Of these, those that go on with the previous model.
+    /// Of these, those that go on with the previous model, and those of models that are not there.
     draining: u64,
+    foreign: u64,
     bytes: u64,
     /// Largest offset that a stream of the partition has seen.
     seen: i64,
@@ -40,12 +41,12 @@ pub enum RestoreError {
     #[error("the changelog's record for stream {stream:?} cannot be read: {detail}")]
     Damaged { stream: String, detail: String },
     #[error(
-        "the changelog holds states of another model (fingerprint {found:.12}…; {given}). Let their streams go on with \
+        "the changelog holds {live} live streams with states of another model (fingerprint {found:.12}…; {given}). Let their streams go on with \
          the model that made them until they end, with --on-model-change drain --previous-model DIR (one such model at \
          a time); or run with that model; or drop the states with --on-model-change reset (streams then begin anew); or \
          name another topic in kafka.changelog"
     )]
-    OtherModel { found: String, given: String },
+    OtherModel { live: u64, found: String, given: String },
     #[error("the local copy of the states cannot be written: {0}")]
     Store(String),
 }
@@ -105,7 +106,8 @@ impl Store {
         Ok(value)
     }
 
-    /// Takes up records of a partition's changelog, in their order.
+    /// Takes up records of a partition's changelog, in their order. States of models that are not there may be among them,
+    /// if later ones take their place: [`Store::refusal`] tells at the end.
     pub fn restore(&self, partition: i32, records: &[Change]) -> Result<(), RestoreError> {
         let mut checked = Vec::with_capacity(records.len());
         for (key, value) in records {
@@ -124,15 +126,39 @@ impl Store {
         let mut state = StreamState::decode(value).map_err(|e| damaged(&e))?;
         let Some(session) = &state.session else { return Ok(state) };
         let found = Session::fingerprint(session).map_err(|e| damaged(&e))?;
-        if !self.policy.accepts(&found) {
-            if self.policy.on_model_change != OnModelChange::Reset {
-                return Err(RestoreError::OtherModel { found, given: self.policy.given() });
-            }
+        if !self.policy.accepts(&found) && self.policy.on_model_change == OnModelChange::Reset {
             // The stream ends without a word; the numbering of its outputs goes on.
             state = StreamState { entry: StreamEntry { ended: true, ..state.entry }, session: None };
             self.events.state_reset(&String::from_utf8_lossy(key), &found);
         }
         Ok(state)
+    }
+
+    /// Why a partition whose changelog was read to its end must not be served: it has live streams of a model that is not
+    /// there.
+    pub fn refusal(&self, partition: i32) -> Option<RestoreError> {
+        let live = self.figures().get(&partition).map_or(0, |figures| figures.foreign);
+        if live == 0 {
+            return None;
+        }
+        match self.find_foreign(partition) {
+            Ok(found) => Some(RestoreError::OtherModel { live, found, given: self.policy.given() }),
+            Err(error) => Some(RestoreError::Store(format!("{}: {error}", self.path.display()))),
+        }
+    }
+
+    /// The fingerprint of a model that is not there and made one of the partition's states.
+    fn find_foreign(&self, partition: i32) -> Result<String, redb::Error> {
+        let txn = self.database.begin_read()?;
+        let name = name(partition);
+        for row in txn.open_table(table(&name))?.iter()? {
+            let (_, value) = row?;
+            let foreign = StreamState::session_of(value.value()).filter(|s| self.policy.maker(s) == Maker::Other);
+            if let Some(Ok(found)) = foreign.map(Session::fingerprint) {
+                return Ok(found);
+            }
+        }
+        Err(redb::Error::Corrupted("states of another model were counted and are not there".to_string()))
     }
 
     /// Stores what a batch changed. Called when the changelog has it.
@@ -169,18 +195,21 @@ impl Store {
                             continue;
                         }
                         figures.seen = figures.seen.max(state.entry.seen);
-                        figures.live += u64::from(state.session.is_some());
-                        figures.draining += u64::from(state.session.as_deref().is_some_and(|s| self.policy.drains(s)));
                         let bytes = state.encode();
-                        figures.bytes += bytes.len() as u64;
+                        let counts = self.measure(&bytes);
+                        figures.live += counts.live;
+                        figures.draining += counts.draining;
+                        figures.foreign += counts.foreign;
+                        figures.bytes += counts.bytes;
                         table.insert(key, bytes.as_slice())?.map(|old| self.measure(old.value()))
                     }
                     None => table.remove(key)?.map(|old| self.measure(old.value())),
                 };
-                if let Some((live, draining, bytes)) = before {
-                    figures.live -= u64::from(live);
-                    figures.draining -= u64::from(draining);
-                    figures.bytes -= bytes;
+                if let Some(counts) = before {
+                    figures.live -= counts.live;
+                    figures.draining -= counts.draining;
+                    figures.foreign -= counts.foreign;
+                    figures.bytes -= counts.bytes;
                 }
             }
             Ok(())
@@ -229,11 +258,16 @@ impl Store {
         self.events.streams_draining(figures.values().map(|one| one.draining).sum());
     }
 
-    /// Whether a stored state is of a live stream, whether that goes on with the previous model, and its bytes.
-    fn measure(&self, bytes: &[u8]) -> (bool, bool, u64) {
-        let live = StreamState::entry_of(bytes).is_some_and(|entry| !entry.ended);
-        let draining = StreamState::session_of(bytes).is_some_and(|session| self.policy.drains(session));
-        (live, draining, bytes.len() as u64)
+    /// What a stored state counts as.
+    fn measure(&self, bytes: &[u8]) -> Figures {
+        let maker = StreamState::session_of(bytes).map(|session| self.policy.maker(session));
+        Figures {
+            live: u64::from(maker.is_some()),
+            draining: u64::from(maker == Some(Maker::Previous)),
+            foreign: u64::from(maker == Some(Maker::Other)),
+            bytes: bytes.len() as u64,
+            ..Figures::default()
+        }
     }
 
     fn serving(&self) -> Vec<i32> {
@@ -420,6 +454,50 @@ mod tests {
         store.restore(0, &[(b"a".to_vec(), Some(good))]).unwrap();
         let error = store.restore(0, &[(b"b".to_vec(), Some(bad))]).unwrap_err();
         assert!(matches!(error, RestoreError::Damaged { stream, .. } if stream == "b"));
+    }
+
+    #[test]
+    fn only_the_last_state_of_a_stream_decides_whose_partition_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let print = |model: u8| format!("{model:02x}").repeat(32);
+        let policy = |previous: Option<u8>, on_model_change| ModelPolicy {
+            fingerprint: print(2),
+            previous: previous.map(print),
+            on_model_change,
+        };
+        let open = |policy| Store::open(dir.path(), 1 << 20, policy, Events::new(&[]).unwrap()).unwrap();
+        let state = |key: &str, seen, model: Option<u8>| {
+            let mut change = change(0, key, seen, model.is_none());
+            change.state.session = model.map(|model| [&[1], &[model; 32][..]].concat());
+            (key.as_bytes().to_vec(), Some(change.state.encode()))
+        };
+        // As a compacted topic has them that is not compacted yet: each stream's states, one after the other.
+        let records = [state("a", 1, Some(1)), state("b", 2, Some(1)), state("a", 3, Some(2)), state("c", 4, Some(1))];
+        let ends = [state("b", 5, None), (b"c".to_vec(), None)];
+
+        let store = open(policy(None, OnModelChange::Refuse));
+        store.restore(0, &records).unwrap();
+        let found = Some(RestoreError::OtherModel { live: 2, found: print(1), given: store.policy.given() });
+        assert_eq!(store.refusal(0), found);
+        store.restore(0, &ends).unwrap();
+        assert_eq!((store.refusal(0), store.restored(0)), (None, (1, 5)));
+        drop(store);
+
+        let store = open(policy(Some(1), OnModelChange::Drain));
+        let draining = || store.events.metrics().streams_draining.get();
+        store.restore(0, &records).unwrap();
+        assert_eq!((store.refusal(0), store.restored(0).0, draining()), (None, 3, 2));
+        store.restore(0, &ends).unwrap();
+        assert_eq!(draining(), 0);
+        drop(store);
+        // A third one's are refused with two models as with one.
+        let store = open(policy(Some(3), OnModelChange::Drain));
+        store.restore(0, &records).unwrap();
+        assert!(matches!(store.refusal(0), Some(RestoreError::OtherModel { live: 2, .. })));
+        drop(store);
+        let store = open(policy(None, OnModelChange::Reset));
+        store.restore(0, &records).unwrap();
+        assert_eq!((store.refusal(0), store.restored(0).0), (None, 1));
     }
 
     #[test]
