@@ -245,6 +245,10 @@ pub struct KafkaConfig {
     pub replication_factor: Option<u16>,
     pub state_dir: PathBuf,
     pub state_cache: Bytes,
+    /// How often that copy is saved, so that a later start goes on from there.
+    pub state_save: Period,
+    /// Follow the changelog of partitions that others are in charge of.
+    pub standby: bool,
     pub ended_keep: Period,
     /// Passed to librdkafka unchanged.
     pub properties: BTreeMap<String, Property>,
@@ -259,12 +263,14 @@ impl Default for KafkaConfig {
             output: "strand-labels".to_string(),
             dead_letters: "strand-dead-letters".to_string(),
             changelog: "strand-state".to_string(),
-            delivery: Delivery::AtLeastOnce,
+            delivery: Delivery::ExactlyOnce,
             create_topics: true,
             input_partitions: None,
             replication_factor: None,
             state_dir: "strand-kafka".into(),
             state_cache: Bytes::mib(128),
+            state_save: Period::seconds(10),
+            standby: false,
             ended_keep: Period::seconds(86_400),
             properties: BTreeMap::new(),
         }

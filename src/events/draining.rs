@@ -1,7 +1,7 @@
 //! When it may be said that no stream of the previous model is left.
 //!
-//! On Kafka only the streams of partitions whose states are read back are known, so nothing is said while one that was
-//! assigned is not; nor by an instance that has none.
+//! On Kafka only the streams of partitions that are served are known, so nothing is said while one that was assigned is
+//! not; nor by an instance that has none.
 
 use std::collections::BTreeSet;
 
@@ -12,11 +12,9 @@ pub struct Draining {
     pub on: bool,
     /// The store's count; absent until it has told one.
     left: Option<u64>,
-    /// Partitions whose states are not read back yet, and those whose are. Both empty where there are no partitions.
-    awaited: BTreeSet<i32>,
-    restored: BTreeSet<i32>,
-    /// Records come from partitions that are assigned and taken away.
-    partitioned: bool,
+    assigned: BTreeSet<i32>,
+    /// Partitions of which the count is; absent where there are no partitions.
+    served: Option<Vec<i32>>,
     said: bool,
 }
 
@@ -27,35 +25,30 @@ impl Draining {
         self.said &= left == 0;
     }
 
-    pub fn assigned(&mut self, partitions: &[i32]) {
-        self.partitioned = true;
-        for partition in partitions {
-            self.restored.remove(partition);
-            self.awaited.insert(*partition);
-        }
+    pub fn counted_in(&mut self, left: u64, served: Vec<i32>) {
+        self.counted(left);
+        self.served = Some(served);
     }
 
-    pub fn restored(&mut self, partition: i32) {
-        if self.awaited.remove(&partition) {
-            self.restored.insert(partition);
-        }
+    pub fn assigned(&mut self, partitions: &[i32]) {
+        self.assigned.extend(partitions);
     }
 
     pub fn revoked(&mut self, partitions: &[i32]) {
-        for partition in partitions {
-            self.awaited.remove(partition);
-            self.restored.remove(partition);
-        }
+        partitions.iter().for_each(|partition| _ = self.assigned.remove(partition));
     }
 
-    /// Whether now is the time to say that all is drained, and where records come from partitions, how many it is of.
+    /// Whether now is the time to say that all is drained, and where records come from partitions, of how many.
     pub fn is_news(&mut self) -> Option<usize> {
-        let whole = self.awaited.is_empty() && (!self.partitioned || !self.restored.is_empty());
+        let whole = match &self.served {
+            None => self.assigned.is_empty(),
+            Some(served) => !self.assigned.is_empty() && self.assigned.iter().all(|p| served.contains(p)),
+        };
         if !self.on || self.said || self.left != Some(0) || !whole {
             return None;
         }
         self.said = true;
-        Some(self.restored.len())
+        Some(self.assigned.len())
     }
 }
 
@@ -79,21 +72,21 @@ mod tests {
     }
 
     #[test]
-    fn on_kafka_all_assigned_partitions_are_awaited() {
+    fn on_kafka_all_assigned_partitions_must_be_served() {
         let mut draining = Draining { on: true, ..Draining::default() };
+        draining.counted_in(0, vec![]);
+        assert_eq!(draining.is_news(), None, "before there are any partitions");
         draining.assigned(&[0, 1]);
-        draining.counted(0);
-        draining.restored(1);
+        draining.counted_in(0, vec![1]);
         assert_eq!(draining.is_news(), None, "partition 0 may have some");
-        draining.restored(0);
-        draining.counted(3);
+        draining.counted_in(3, vec![0, 1]);
         assert_eq!(draining.is_news(), None);
         // They went to another instance with their partition: this one has none left, but the other has.
+        draining.counted_in(0, vec![]);
         draining.revoked(&[0, 1]);
-        draining.counted(0);
         assert_eq!(draining.is_news(), None);
         draining.assigned(&[1]);
-        draining.restored(1);
+        draining.counted_in(0, vec![1]);
         assert_eq!(draining.is_news(), Some(1));
     }
 }

@@ -8,7 +8,9 @@
 //!
 //! A crash between two steps repeats labels with equal bytes, and loses none: see [`super`].
 
-use super::delivery::{Delivered, Outgoing, Producer};
+use super::checkpoint::Mark;
+use super::delivery::{Delivered, Outgoing, Producer, STATES};
+use super::store::Change;
 use super::words::explain;
 use super::{Connected, Shared};
 use crate::clock::unix_ms;
@@ -20,6 +22,7 @@ use crate::transport::{
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -52,9 +55,6 @@ pub struct KafkaSink {
     forget_next: Instant,
 }
 
-/// States are numbered from here on, outputs and dead letters from 0.
-const STATES: usize = 1 << 40;
-
 impl KafkaSink {
     pub fn new(shared: Arc<Shared>) -> KafkaSink {
         KafkaSink {
@@ -77,53 +77,56 @@ impl KafkaSink {
                 ready.map_or_else(|| shared.new_producer(&connected.layout), Ok)?
             }
         };
-        let result = self.send(&connected, &mut producer, batch, partitions);
+        let forgotten = self.take_forgettable(&batch.states)?;
+        let changes = changes(batch, &forgotten);
+        let result = self.send(&connected, &mut producer, batch, &changes, partitions);
+        let marks = marks(&changes, &producer.take_reached());
         self.producer = Some(producer);
-        let forgotten = result?;
+        result?;
         // Only now: a state in the store is taken as proof that its labels are published.
-        let failed = |e| TransportError::Transient(format!("the local copy of the states cannot be written: {e}"));
-        shared.store.store(&batch.states).map_err(failed)?;
-        if !forgotten.is_empty() {
-            shared.store.forget(&forgotten).map_err(failed)?;
-            shared.events.expired("streams", forgotten.len() as u64);
-        }
+        shared
+            .store
+            .store(&changes, &marks)
+            .map_err(|e| TransportError::Transient(format!("the local copy of the states cannot be written: {e}")))?;
+        shared.events.expired("streams", forgotten.len() as u64);
         Ok(())
     }
 
-    /// Sends a batch and waits until it is written. The streams that are forgotten with it.
+    /// Sends a batch and waits until it is written.
     fn send(
         &mut self,
         connected: &Connected,
         producer: &mut Producer,
         batch: &Transaction,
+        changes: &[Change<'_>],
         partitions: &BTreeSet<i32>,
-    ) -> Result<Vec<StreamId>, TransportError> {
-        let forgotten = self.take_forgettable(&batch.states)?;
+    ) -> Result<(), TransportError> {
         if !producer.is_transactional() {
             self.publish(connected, producer, batch)?;
-            self.acknowledged(producer, batch)?;
+            self.acknowledged(producer, changes)?;
             self.shared.assignment.go_on_writing(partitions)?;
-            self.keep(connected, producer, &batch.states, &forgotten)?;
-            self.acknowledged(producer, batch)?;
-            return Ok(forgotten);
+            self.keep(connected, producer, changes)?;
+            return self.acknowledged(producer, changes);
         }
         producer.begin()?;
-        let result = self
+        let written = self
             .publish(connected, producer, batch)
-            .and_then(|()| self.keep(connected, producer, &batch.states, &forgotten))
-            .and_then(|()| self.acknowledged(producer, batch))
-            .and_then(|()| self.shared.assignment.go_on_writing(partitions))
-            .and_then(|()| self.commit_transaction(connected, producer, partitions, &batch.positions));
-        match result {
-            Ok(()) => Ok(forgotten),
-            Err(error) => {
-                // If aborting fails too the producer is given up; its successor's first call aborts what it left open.
-                if producer.abort().is_err() || producer.is_dead() {
-                    *producer = self.shared.new_producer(&connected.layout)?;
-                }
-                Err(error)
+            .and_then(|()| self.keep(connected, producer, changes))
+            .and_then(|()| self.acknowledged(producer, changes))
+            .and_then(|()| self.shared.assignment.go_on_writing(partitions));
+        let result = written.and_then(|()| {
+            let result = self.commit_transaction(connected, producer, partitions, &batch.positions);
+            if result.is_err() {
+                // Whether it is committed is not certain: what counts is what the changelog and the group say.
+                partitions.iter().for_each(|partition| self.shared.store.leave(*partition));
             }
+            result
+        });
+        // If aborting fails too the producer is given up; its successor's first call aborts what it left open.
+        if result.is_err() && (producer.abort().is_err() || producer.is_dead()) {
+            *producer = self.shared.new_producer(&connected.layout)?;
         }
+        result
     }
 
     fn commit_transaction(
@@ -199,26 +202,27 @@ impl KafkaSink {
     }
 
     /// Waits until all that was sent is acknowledged.
-    fn acknowledged(&mut self, producer: &Producer, batch: &Transaction) -> Result<(), TransportError> {
+    fn acknowledged(&mut self, producer: &Producer, changes: &[Change<'_>]) -> Result<(), TransportError> {
         let KafkaConfig { output, changelog, .. } = &self.shared.config;
         match producer.wait(&format!("writing to {output}, dead letters or {changelog}"))? {
             Delivered::All => {
                 self.one_by_one = false;
                 Ok(())
             }
-            Delivered::TooLarge(numbers) => match numbers.iter().find(|number| **number >= STATES) {
-                Some(number) => {
-                    let change = &batch.states[number - STATES];
-                    let size = change.state.encode().len();
-                    Err(TransportError::Fatal(state_too_large(changelog, &change.stream, size, size)))
+            Delivered::TooLarge(numbers) => {
+                match numbers.iter().find_map(|number| changes.get(number.wrapping_sub(STATES))) {
+                    Some(change) => {
+                        let size = change.value.as_ref().map_or(0, |value| value.len());
+                        Err(TransportError::Fatal(state_too_large(changelog, change.key, size, size)))
+                    }
+                    // Which of those that were sent together is too large is found out when they are sent one by one.
+                    None => {
+                        self.one_by_one = true;
+                        let detail = format!("{} records are refused by the broker for their size", numbers.len());
+                        Err(TransportError::Transient(detail))
+                    }
                 }
-                // Which of those that were sent together is too large is found out when they are sent one by one.
-                None => {
-                    self.one_by_one = true;
-                    let detail = format!("{} records are refused by the broker for their size", numbers.len());
-                    Err(TransportError::Transient(detail))
-                }
-            },
+            }
         }
     }
 
@@ -275,25 +279,22 @@ impl KafkaSink {
     }
 
     /// States, to the changelog, and tombstones for what is forgotten.
-    fn keep(
-        &self,
-        connected: &Connected,
-        producer: &Producer,
-        states: &[StateChange],
-        forgotten: &[StreamId],
-    ) -> Result<(), TransportError> {
+    fn keep(&self, connected: &Connected, producer: &Producer, changes: &[Change<'_>]) -> Result<(), TransportError> {
         let (topic, limit) = (&self.shared.config.changelog, connected.layout.changelog.max_bytes);
         let now_ms = unix_ms() as i64;
-        for (number, change) in states.iter().enumerate() {
-            let value = change.state.encode();
-            let outgoing = state_record(topic, &change.stream, Some(&value), now_ms);
+        for (number, change) in changes.iter().enumerate() {
+            let outgoing = Outgoing {
+                topic,
+                partition: Some(change.partition),
+                key: Some(change.key),
+                value: change.value.as_deref(),
+                headers: &[],
+                timestamp_ms: now_ms,
+            };
             if outgoing.size() > limit {
-                return Err(TransportError::Fatal(state_too_large(topic, &change.stream, outgoing.size(), limit)));
+                return Err(TransportError::Fatal(state_too_large(topic, change.key, outgoing.size(), limit)));
             }
             producer.send(STATES + number, &outgoing)?;
-        }
-        for stream in forgotten {
-            producer.send(0, &state_record(topic, stream, None, now_ms))?;
         }
         Ok(())
     }
@@ -317,18 +318,24 @@ impl KafkaSink {
     }
 }
 
-fn state_record<'a>(topic: &'a str, stream: &'a StreamId, value: Option<&'a [u8]>, now_ms: i64) -> Outgoing<'a> {
-    Outgoing {
-        topic,
-        partition: Some(stream.partition()),
-        key: Some(stream.as_bytes()),
-        value,
-        headers: &[],
-        timestamp_ms: now_ms,
-    }
+/// What a batch writes to the changelog: its states, and tombstones for streams that are forgotten.
+fn changes<'a>(batch: &'a Transaction, forgotten: &'a [StreamId]) -> Vec<Change<'a>> {
+    let change = |stream: &'a StreamId, value| Change { partition: stream.partition(), key: stream.as_bytes(), value };
+    let states = batch.states.iter().map(|state| change(&state.stream, Some(Cow::Owned(state.state.encode()))));
+    states.chain(forgotten.iter().map(|stream| change(stream, None))).collect()
 }
 
-fn state_too_large(topic: &str, stream: &StreamId, size: usize, limit: usize) -> String {
+/// Up to where the changelog is known once these changes lie there.
+fn marks(changes: &[Change<'_>], reached: &BTreeMap<i32, (i64, usize)>) -> BTreeMap<i32, Mark> {
+    let marks = reached.iter().filter_map(|(partition, (offset, number))| {
+        let change = changes.get(number - STATES)?;
+        Some((*partition, Mark::new(*offset, change.key, change.value.as_deref())))
+    });
+    marks.collect()
+}
+
+fn state_too_large(topic: &str, key: &[u8], size: usize, limit: usize) -> String {
+    let stream = String::from_utf8_lossy(key);
     format!(
         "the state of stream {stream:?} takes {size} bytes, but the changelog {topic} takes at most {limit} a record. \
          Raise max.message.bytes of the topic and message.max.bytes in [kafka.properties], and start again"

@@ -47,6 +47,7 @@ pub struct Options {
     pub listen: String,
     /// Address and port for commands, if there is to be one.
     pub control: Option<String>,
+    pub cluster_id: String,
     /// Kafka's auto.create.topics.enable.
     pub auto_create_topics: bool,
     /// Kafka's num.partitions.
@@ -66,6 +67,7 @@ impl Options {
             dir: dir.into(),
             listen: "127.0.0.1:0".to_string(),
             control: None,
+            cluster_id: "strand-test-broker".to_string(),
             auto_create_topics: false,
             default_partitions: 1,
             users: BTreeMap::new(),

@@ -18,7 +18,6 @@ pub struct Node {
     pub options: Options,
     pub host: String,
     pub port: u16,
-    pub cluster_id: String,
     pub topics: BTreeMap<String, Topic>,
     pub groups: BTreeMap<String, Group>,
     pub transactions: BTreeMap<String, Transaction>,
@@ -42,7 +41,6 @@ impl Node {
         let mut node = Node {
             host,
             port,
-            cluster_id: "strand-test-broker".to_string(),
             topics: BTreeMap::new(),
             groups: BTreeMap::new(),
             transactions: BTreeMap::new(),
