@@ -14,6 +14,7 @@ mod output;
 mod residents;
 mod runtime;
 mod shard;
+mod tagger;
 #[cfg(test)]
 mod tests;
 

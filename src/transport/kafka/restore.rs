@@ -391,12 +391,6 @@ impl Thread {
                 self.shared.events.states_followed(chunk.len() as u64);
                 true
             }
-            Err(error @ RestoreError::OtherModel { .. }) if restores => {
-                // Somebody must decide: the source ends the daemon with these words.
-                self.shared.assignment.refuse(error.to_string());
-                self.fail(partition, error.to_string(), RETRY_BAD);
-                false
-            }
             Err(error) => {
                 self.fail(partition, error.to_string(), RETRY_BAD);
                 false
@@ -407,6 +401,13 @@ impl Thread {
     /// The end is reached. Whoever only follows waits for more.
     fn finish(&mut self, partition: i32) {
         let Some(epoch) = self.jobs.get(&partition).and_then(|job| job.epoch) else { return };
+        if let Some(error) = self.shared.store.refusal(partition) {
+            if let RestoreError::OtherModel { .. } = &error {
+                // Somebody must decide: the source ends the daemon with these words.
+                self.shared.assignment.refuse(error.to_string());
+            }
+            return self.fail(partition, error.to_string(), RETRY_BAD);
+        }
         self.stop_reading(partition);
         let Some(job) = self.jobs.remove(&partition) else { return };
         let streams = self.shared.store.held(partition).live;

@@ -159,12 +159,11 @@ impl KafkaSink {
         let layout = &connected.layout;
         let limit = layout.output.max_bytes.min(self.output_limit);
         let same_partition = layout.output.partitions == layout.input_partitions;
-        let model = self.shared.model_name.as_bytes().to_vec();
         let mut too_large = Vec::new();
         for (number, output) in batch.outputs.iter().enumerate() {
             let headers: [Header; 2] = [
                 (SOURCE_HEADER.to_string(), Some(output.input.origin.to_string().into_bytes())),
-                (MODEL_HEADER.to_string(), Some(model.clone())),
+                (MODEL_HEADER.to_string(), Some(output.model.as_bytes().to_vec())),
             ];
             let outgoing = Outgoing {
                 topic: &config.output,
