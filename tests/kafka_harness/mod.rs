@@ -19,7 +19,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedPr
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -134,6 +134,14 @@ impl Broker {
         let broker = strand_test_broker::Broker::start(options).unwrap();
         let address = broker.address();
         Broker { kind: Kind::Own(broker, dir), address }
+    }
+
+    /// Our own broker in this process, with a second address for a proxy to lead to: see [`Options::proxy`].
+    pub fn own_behind(proxy: SocketAddr) -> Broker {
+        let dir = TempDir::new().unwrap();
+        let mut options = Options::new(dir.path());
+        options.proxy = Some(proxy);
+        Broker::own_with(options, Some(dir))
     }
 
     /// Our own broker as a process, on a directory that outlives it.
