@@ -82,7 +82,7 @@ fn a_commit_whose_outcome_is_unknown_is_asked_for_again() {
     let broker = Broker::own();
     let scene = Scene::on(&broker, &[]);
     let daemon = scene.instance(&broker, "one");
-    let (load, rounds) = (load(&broker), rounds(3));
+    let (load, rounds) = (load(&broker), rounds(1));
     let slow = Fault::Delay(Duration::from_millis(300));
     for _ in 0..rounds {
         for faults in [
@@ -249,61 +249,78 @@ fn a_rebalance_in_the_middle_of_a_transaction() {
     exactly_once("rebalances in the middle of a transaction", apis.len() * 2, &verdict, "");
 }
 
+const COORDINATOR: [Error; 4] = [
+    Error::CoordinatorNotAvailable,
+    Error::NotCoordinator,
+    Error::CoordinatorLoadInProgress,
+    Error::ConcurrentTransactions,
+];
+const PRODUCER: [Error; 6] = [
+    Error::InvalidProducerEpoch,
+    Error::ProducerFenced,
+    Error::UnknownProducerId,
+    Error::InvalidProducerIdMapping,
+    Error::InvalidTxnState,
+    Error::UnknownServerError,
+];
+const MEMBER: [Error; 3] = [Error::UnknownMemberId, Error::IllegalGeneration, Error::RebalanceInProgress];
+const LEADER: [Error; 6] = [
+    Error::NotLeaderOrFollower,
+    Error::RequestTimedOut,
+    Error::NotEnoughReplicas,
+    Error::OutOfOrderSequenceNumber,
+    Error::CorruptMessage,
+    Error::UnknownTopicOrPartition,
+];
+
 /// Whatever a coordinator or a leader may answer, once to each kind of request.
 #[test]
 fn errors_of_every_request_of_a_transaction() {
+    let cases = [
+        (ApiKey::AddPartitionsToTxn, [&COORDINATOR[..], &PRODUCER].concat()),
+        (ApiKey::Produce, [&LEADER[..], &PRODUCER].concat()),
+        (ApiKey::AddOffsetsToTxn, [&COORDINATOR[..], &PRODUCER].concat()),
+        (ApiKey::TxnOffsetCommit, [&COORDINATOR[..], &PRODUCER, &MEMBER].concat()),
+        (ApiKey::EndTxn, [&COORDINATOR[..], &PRODUCER].concat()),
+    ];
+    answered("errors of every request of a transaction", &cases, |_| {});
+}
+
+/// The same of what a producer asks for before its first transaction.
+#[test]
+fn errors_while_a_producer_begins() {
+    let begin_anew = |broker: &Broker| {
+        broker.faulty().fault_of("one", ApiKey::EndTxn, 1, Fault::Error(Error::ProducerFenced));
+    };
+    let mut cases = [
+        (ApiKey::InitProducerId, [&COORDINATOR[..], &PRODUCER].concat()),
+        (ApiKey::FindCoordinator, COORDINATOR.to_vec()),
+    ];
+    if rounds(1) == 1 {
+        // Each takes a second or two.
+        cases[0].1 = vec![Error::NotCoordinator, Error::ConcurrentTransactions, Error::InvalidProducerEpoch];
+        cases[1].1.truncate(1);
+    }
+    answered("errors while a producer begins", &cases, begin_anew);
+}
+
+fn answered(fault: &str, cases: &[(ApiKey, Vec<Error>)], then: impl Fn(&Broker)) {
     let broker = Broker::own();
     let scene = Scene::on(&broker, &[]);
     let daemon = scene.instance(&broker, "one");
-    let load = load(&broker);
-    let coordinator = [
-        Error::CoordinatorNotAvailable,
-        Error::NotCoordinator,
-        Error::CoordinatorLoadInProgress,
-        Error::ConcurrentTransactions,
-    ];
-    let producer = [
-        Error::InvalidProducerEpoch,
-        Error::ProducerFenced,
-        Error::UnknownProducerId,
-        Error::InvalidProducerIdMapping,
-        Error::InvalidTxnState,
-        Error::UnknownServerError,
-    ];
-    let member = [Error::UnknownMemberId, Error::IllegalGeneration, Error::RebalanceInProgress];
-    let leader = [
-        Error::NotLeaderOrFollower,
-        Error::RequestTimedOut,
-        Error::NotEnoughReplicas,
-        Error::OutOfOrderSequenceNumber,
-        Error::CorruptMessage,
-        Error::UnknownTopicOrPartition,
-    ];
-    let cases: [(ApiKey, &[&[Error]]); 7] = [
-        (ApiKey::AddPartitionsToTxn, &[&coordinator, &producer]),
-        (ApiKey::Produce, &[&leader, &producer]),
-        (ApiKey::AddOffsetsToTxn, &[&coordinator, &producer]),
-        (ApiKey::TxnOffsetCommit, &[&coordinator, &producer, &member]),
-        (ApiKey::EndTxn, &[&coordinator, &producer]),
-        (ApiKey::InitProducerId, &[&coordinator, &producer]),
-        (ApiKey::FindCoordinator, &[&coordinator]),
-    ];
-    let mut errors = 0;
-    for (api, error) in cases.iter().flat_map(|(api, lists)| lists.iter().flat_map(|l| *l).map(move |e| (*api, *e))) {
-        goes_on(&daemon, 1.0);
-        broker.faulty().fault_of("one", api, 1, Fault::Error(error));
-        if matches!(api, ApiKey::InitProducerId | ApiKey::FindCoordinator) {
-            // So that another producer begins.
-            broker.faulty().fault_of("one", ApiKey::EndTxn, 1, Fault::Error(Error::ProducerFenced));
+    let (load, rounds, mut errors) = (load(&broker), rounds(1), 0);
+    for (api, list) in std::iter::repeat_n(cases, rounds).flatten() {
+        for error in list {
+            broker.faulty().fault_of("one", *api, 1, Fault::Error(*error));
+            then(&broker);
+            let what = format!("{api:?} was answered {error:?}");
+            eventually(&what, || broker.faulty().faults_left() == 0);
+            let before = labelled(&daemon);
+            eventually(&format!("{what}, and it goes on"), || labelled(&daemon) > before);
+            errors += 1;
         }
-        let what = format!("{api:?} was answered {error:?}");
-        eventually(&what, || broker.faulty().faults_left() == 0);
-        let before = labelled(&daemon);
-        eventually(&format!("{what}, and it goes on"), || labelled(&daemon) > before);
-        errors += 1;
     }
     let gave_up = aborted(&daemon);
     let verdict = scene.verdict(&broker, load, vec![daemon]);
-    let note = format!("transactions aborted {gave_up}");
-    exactly_once("errors of every request of a transaction", errors, &verdict, &note);
+    exactly_once(fault, errors, &verdict, &format!("transactions aborted {gave_up}"));
 }

@@ -234,7 +234,13 @@ impl Broker {
     }
 
     pub fn sender(&self) -> Sender {
+        self.sender_of(&[])
+    }
+
+    /// A sender with these settings of librdkafka's.
+    pub fn sender_of(&self, settings: &[(&str, &str)]) -> Sender {
         let mut client = self.client();
+        settings.iter().for_each(|(name, value)| _ = client.set(*name, *value));
         client.set("linger.ms", "1").set("partitioner", "murmur2_random").set("enable.idempotence", "true");
         Sender { producer: client.create().unwrap() }
     }

@@ -16,8 +16,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub const INPUT: &str = "strand-input";
-const LABELS: &str = "strand-labels";
-const DEAD_LETTERS: &str = "strand-dead-letters";
+pub const LABELS: &str = "strand-labels";
+pub const DEAD_LETTERS: &str = "strand-dead-letters";
 
 /// What a stream sends: pieces cut anywhere, also within characters, and events now and then; some are bad.
 struct Source {
@@ -204,12 +204,17 @@ pub fn report(fault: &str, transport: &str, runs: usize, verdict: &Verdict, note
 /// Reads the three topics once all is labelled, and has an undisturbed instance in `place` label the input again, in
 /// batches of another shape. `sent`: how many records there must be.
 pub fn judge(broker: &Broker, place: &Place, sent: u64) -> Verdict {
+    judge_with(broker, place, sent, &[])
+}
+
+/// The same with these arguments for the undisturbed instance.
+pub fn judge_with(broker: &Broker, place: &Place, sent: u64, arguments: &[&str]) -> Verdict {
     let input = by_key(broker.read(INPUT));
     let (mut labels, mut letters) = (by_key(broker.read(LABELS)), by_key(broker.read(DEAD_LETTERS)));
     let mut verdict =
         Verdict { records: input.values().map(Vec::len).sum(), streams: input.len(), letters: 0, ..Verdict::default() };
     assert_eq!(verdict.records as u64, sent, "what was sent is not what is in the topic");
-    let calm = place.start(&["--set", "pipeline.threads=1"]);
+    let calm = place.start(&[&["--set", "pipeline.threads=1"], arguments].concat());
     label(&calm, &input);
     let mut rejected: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for letter in calm.get("/v1/dead-letters").lines() {
