@@ -222,7 +222,7 @@ fn told_to_end_while_it_reads_states_back() {
     for round in 0..rounds {
         // An empty directory, or the one of the last start.
         let name = if round % 2 == 0 { format!("new-{round}") } else { "one".to_string() };
-        broker.faulty().fault_of("one", ApiKey::Fetch, 10_000, Fault::Late(Duration::from_millis(700)));
+        broker.faulty().fault_of("one", ApiKey::Fetch, 10_000, Fault::Late(Duration::from_millis(100)));
         let daemon = Daemon::spawn(command(&scene.place, &broker.address, &name, &settings));
         eventually("it reads states back", || {
             daemon.listens_at().is_some()

@@ -11,6 +11,8 @@ pub enum Fault {
     Delay(Duration),
     /// The request is handled this much later.
     Late(Duration),
+    /// The request is not handled before faults are cleared.
+    Hold,
     /// The connection is closed before the request is handled.
     DropBefore,
     /// The request is handled, and the connection closed without an answer.
@@ -40,6 +42,8 @@ struct Waiting {
 
 #[derive(Default)]
 pub struct Faults {
+    /// How often the faults of a request were cleared: what is held waits for the next time.
+    cleared: HashMap<i16, u64>,
     next: HashMap<i16, VecDeque<Waiting>>,
     denied_topics: BTreeSet<(String, Access)>,
     denied_groups: BTreeSet<String>,
@@ -58,7 +62,20 @@ impl Faults {
     }
 
     pub fn clear(&mut self) {
-        self.next.clear();
+        for (api, ..) in crate::requests::SUPPORTED {
+            self.release(api);
+        }
+    }
+
+    /// Clears the faults of one kind of request.
+    pub fn release(&mut self, api: ApiKey) {
+        self.next.remove(&(api as i16));
+        *self.cleared.entry(api as i16).or_default() += 1;
+    }
+
+    /// How often this kind of request was released.
+    pub fn released(&self, api: ApiKey) -> u64 {
+        self.cleared.get(&(api as i16)).copied().unwrap_or_default()
     }
 
     /// The fault of a request that has come.
@@ -122,13 +139,14 @@ impl Faults {
     }
 }
 
-const USAGE: &str = "fault delay|late|drop-before|drop-after|cut|error|die API COUNT [MS or ERROR CODE] [of CLIENT ID], fault clear, \
+const USAGE: &str = "fault delay|late|hold|drop-before|drop-after|cut|error|die API COUNT [MS or ERROR CODE] [of CLIENT ID], fault clear, \
                      deny|allow describe|read|write TOPIC, deny|allow group GROUP";
 
 fn fault(what: &str, number: Option<i64>) -> Result<Fault, String> {
     Ok(match (what, number) {
         ("delay", Some(ms @ 0..)) => Fault::Delay(Duration::from_millis(ms as u64)),
         ("late", Some(ms @ 0..)) => Fault::Late(Duration::from_millis(ms as u64)),
+        ("hold", None) => Fault::Hold,
         ("drop-before", None) => Fault::DropBefore,
         ("drop-after", None) => Fault::DropAfter,
         ("cut", None) => Fault::Cut,

@@ -181,15 +181,25 @@ impl Broker {
         self.shared.with(of)
     }
 
+    /// A group's state, by Kafka's name of it.
+    pub fn state_of(&self, group: &str) -> &'static str {
+        self.shared.with(|node| node.groups.get(group).map_or("Dead", |group| group.state()))
+    }
+
     /// Ends the sessions of a group's members of this name, as if they had long been silent.
     pub fn expire_members(&self, group: &str, client_id: &str) {
         self.shared.with(|node| node.expire_members(group, client_id));
         self.shared.new_times();
     }
 
-    /// Nothing goes wrong any more.
+    /// Nothing goes wrong any more, and what was held is handled.
     pub fn clear_faults(&self) {
         self.shared.with(|node| node.faults.clear());
+    }
+
+    /// The same for one kind of request.
+    pub fn release(&self, api: ApiKey) {
+        self.shared.with(|node| node.faults.release(api));
     }
 
     pub fn set_topic_access(&self, topic: &str, access: Access, allowed: bool) {

@@ -141,9 +141,15 @@ async fn answer(
     let header = RequestHeader::decode(&mut request, api.request_header_version(version));
     let header = header.with_context(|| format!("the header of {api:?}"))?;
     let client_id = header.client_id.as_ref().map(ToString::to_string).unwrap_or_default();
-    let fault = shared.with(|node| node.faults.take(&client_id, api));
-    if let Some(Fault::Late(time)) = fault {
-        tokio::time::sleep(time).await;
+    let (fault, released) = shared.with(|node| (node.faults.take(&client_id, api), node.faults.released(api)));
+    match fault {
+        Some(Fault::Late(time)) => tokio::time::sleep(time).await,
+        Some(Fault::Hold) => {
+            while shared.with(|node| node.faults.released(api)) == released {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        _ => {}
     }
     if shared.with(|node| node.dead) || fault == Some(Fault::DropBefore) {
         return Ok((fault, None));
