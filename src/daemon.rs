@@ -5,7 +5,7 @@ use crate::events::Events;
 use crate::health::Health;
 use crate::http::{App, serve};
 use crate::model::{Model, ModelError};
-use crate::pipeline::{Parts, Pipeline};
+use crate::pipeline::{Parts, Pipeline, System};
 use crate::shutdown::Shutdown;
 use crate::state::StoreError;
 use crate::transport::embedded::{Embedded, WriterThread};
@@ -71,6 +71,7 @@ pub async fn run(
         format,
         pipeline: &config.pipeline,
         state: &config.state,
+        runtime: Arc::new(System),
     };
     // HTTP first: an address that is taken should be told before anything runs.
     let app = App::new(&config, &model, embedded.clone(), events.clone(), health.clone(), shutdown.clone());

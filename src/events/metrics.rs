@@ -38,6 +38,8 @@ pub struct Metrics {
     pub rebalances: IntCounter,
     pub restore_progress: GaugeVec,
     pub restored_states: IntCounter,
+    pub standby_partitions: IntGauge,
+    pub standby_states: IntCounter,
     pub records_skipped: IntCounter,
     pub records_missed: IntCounter,
     pub ingest_requests: IntCounterVec,
@@ -122,6 +124,8 @@ impl Metrics {
                 &["partition"],
             )?,
             restored_states: counter(r, "restored_states_total", "States read back from the changelog")?,
+            standby_partitions: gauge(r, "standby_partitions", "Partitions of others whose states are followed")?,
+            standby_states: counter(r, "standby_states_total", "States taken up of partitions of others")?,
             records_skipped: counter(
                 r,
                 "records_skipped_total",

@@ -131,6 +131,19 @@ impl Events {
         warn!(%cause, "data directory: reopened after an error");
     }
 
+    pub fn checkpoint_taken_up(&self, path: &Path, states: u64, took: Duration) {
+        let took_ms = took.as_millis() as u64;
+        info!(path = %path.display(), states, took_ms, "the local copy of the states is taken up");
+    }
+
+    pub fn checkpoint_put_aside(&self, reason: &dyn Display) {
+        warn!(%reason, "the local copy of the states is put aside; they are read from the changelog again");
+    }
+
+    pub fn checkpoint_not_saved(&self, cause: &dyn Display) {
+        warn!(%cause, "the local copy of the states cannot be saved; the next start reads more of the changelog");
+    }
+
     pub fn states_reset(&self, streams: u64, found: &str) {
         warn!(streams, found, "states of another model dropped (on_model_change = \"reset\")");
     }
@@ -281,6 +294,19 @@ impl Events {
 
     pub fn states_restored(&self, count: u64) {
         self.0.metrics.restored_states.inc_by(count);
+    }
+
+    /// Partitions that others are in charge of and whose changelog is followed.
+    pub fn standby(&self, partitions: usize) {
+        self.0.metrics.standby_partitions.set(clamp(partitions as u64));
+    }
+
+    pub fn states_followed(&self, count: u64) {
+        self.0.metrics.standby_states.inc_by(count);
+    }
+
+    pub fn following_failed(&self, partition: i32, cause: &dyn Display) {
+        warn!(partition, %cause, "kafka: a partition's changelog cannot be followed; taking it over would take longer");
     }
 
     pub fn restore_failed(&self, partition: i32, cause: &dyn Display) {

@@ -110,7 +110,7 @@ impl Labeller {
 
     fn round(&mut self, actives: &mut [Active], now_ms: u64, outcome: &mut Outcome) {
         for active in &mut *actives {
-            self.open(active, outcome);
+            self.open(active, now_ms, outcome);
         }
         self.step(actives);
         for active in &mut *actives {
@@ -123,14 +123,14 @@ impl Labeller {
     }
 
     /// Takes up the stream's next job and does what its event asks before the piece.
-    fn open(&self, active: &mut Active, outcome: &mut Outcome) {
+    fn open(&self, active: &mut Active, now_ms: u64, outcome: &mut Outcome) {
         let Some(job) = active.jobs.pop_front() else { return };
         let (record, expires) = match job {
             Job::EndIdle { before_ms } => {
                 if !matches!(active.slot.held, Held::Live(_)) || active.slot.entry.active_ms >= before_ms {
                     return;
                 }
-                (self.decoder.decode(end_of(&active.stream)), true)
+                (self.decoder.decode(end_of(&active.stream, now_ms)), true)
             }
             Job::Record(raw) => {
                 // Its labels were published before its stream's state said so.
@@ -280,13 +280,13 @@ impl Labeller {
 }
 
 /// The record that stands for a stream's end by the daemon itself.
-fn end_of(stream: &StreamId) -> RawRecord {
+fn end_of(stream: &StreamId, now_ms: u64) -> RawRecord {
     RawRecord {
         origin: Origin::Strand,
         key: Some(stream.as_bytes().to_vec()),
         value: Vec::new(),
         headers: Event::headers(Some(Event::End)),
-        timestamp_ms: crate::clock::unix_ms(),
+        timestamp_ms: now_ms,
         defect: None,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::labelling::{Active, Job, Labeller, Outcome};
 use super::residents::{Held, Residents, Slot};
-use crate::clock::unix_ms;
+use super::runtime::Runtime;
 use crate::events::Events;
 use crate::model::{Model, Session};
 use crate::state::{StateReadError, States, StreamEntry, StreamId, StreamState};
@@ -32,6 +32,7 @@ pub struct Shard {
     pub labeller: Labeller,
     pub residents: Residents,
     pub states: Arc<dyn States>,
+    pub runtime: Arc<dyn Runtime>,
     pub events: Events,
 }
 
@@ -61,7 +62,7 @@ impl Shard {
     fn batch(&mut self, epoch: u64, committed: u64, jobs: Vec<(StreamId, Job)>) -> Result<Outcome, StateReadError> {
         let evicted = self.residents.evict(committed);
         let mut actives = self.gather(jobs)?;
-        let outcome = self.labeller.label(&mut actives, unix_ms());
+        let outcome = self.labeller.label(&mut actives, self.runtime.unix_ms());
         for mut active in actives {
             if active.changed {
                 active.slot.changed_in = epoch;

@@ -42,6 +42,16 @@ impl StreamState {
 
     /// The inverse of [`StreamState::encode`]. Bytes that were changed are an error, never another state.
     pub fn decode(bytes: &[u8]) -> Result<StreamState, CodecError> {
+        let (entry, session) = StreamState::parts(bytes)?;
+        Ok(StreamState { entry, session: session.map(<[u8]>::to_vec) })
+    }
+
+    /// Whether [`StreamState::decode`] can read the bytes, and the entry.
+    pub fn verify(bytes: &[u8]) -> Result<StreamEntry, CodecError> {
+        StreamState::parts(bytes).map(|(entry, _)| entry)
+    }
+
+    fn parts(bytes: &[u8]) -> Result<(StreamEntry, Option<&[u8]>), CodecError> {
         let damaged = |what| CodecError::Damaged { bytes: bytes.len(), what };
         let (body, sum) = bytes.split_last_chunk::<4>().ok_or(damaged("it is too short"))?;
         if body.first().is_some_and(|version| *version != VERSION) {
@@ -54,8 +64,8 @@ impl StreamState {
         let (entry, rest) = rest.split_at_checked(usize::from(*length)).ok_or(damaged("its entry is cut"))?;
         let entry = StreamEntry::decode(entry)?;
         match rest {
-            [0] => Ok(StreamState { entry, session: None }),
-            [1, session @ ..] => Ok(StreamState { entry, session: Some(session.to_vec()) }),
+            [0] => Ok((entry, None)),
+            [1, session @ ..] => Ok((entry, Some(session))),
             _ => Err(damaged("its session is neither there nor absent")),
         }
     }

@@ -11,11 +11,12 @@ use strand_test_broker::{ApiKey, Fault};
 pub const GROUP: &str = "strand";
 pub const PARTITIONS: i32 = 8;
 /// Small batches and few resident streams: most of the time something is being written, and states are read often. A
-/// broker that is back is noticed soon.
-const SETTINGS: [&str; 4] = [
+/// broker that is back is noticed soon. The copy of the states is saved often, so that what is killed begins with one.
+const SETTINGS: [&str; 5] = [
     "kafka.delivery=exactly_once",
     "pipeline.batch_records=16",
     "state.max_resident=30",
+    "kafka.state_save=100ms",
     "kafka.properties.reconnect.backoff.max.ms=300",
 ];
 
@@ -24,7 +25,7 @@ pub fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).ok().map_or(default, |value| value.parse().unwrap())
 }
 
-/// A place and the settings of all instances.
+/// A place and the settings of all instances; `STRAND_KAFKA_SET` adds some, with commas between them.
 pub struct Scene {
     pub place: Place,
     pub settings: Vec<String>,
@@ -34,7 +35,9 @@ impl Scene {
     /// With the input's topic on a broker that has nothing yet.
     pub fn on(broker: &Broker, settings: &[&str]) -> Scene {
         broker.topic(INPUT, PARTITIONS, &[]);
-        let settings = SETTINGS.iter().chain(settings).map(ToString::to_string).collect();
+        let more = std::env::var("STRAND_KAFKA_SET").unwrap_or_default();
+        let more: Vec<&str> = more.split(',').filter(|set| !set.is_empty()).collect();
+        let settings = SETTINGS.iter().chain(&more).chain(settings).map(ToString::to_string).collect();
         Scene { place: Place::new(), settings }
     }
 

@@ -76,6 +76,19 @@ impl Assignment {
         partitions.iter().map(|partition| (*partition, epoch)).collect()
     }
 
+    /// What is known of these partitions is not certain any more: they are restored again, as if they had just been given.
+    pub fn restore_again(&self, partitions: &[i32]) -> Vec<(i32, u64)> {
+        let mut inner = self.lock();
+        inner.epoch += 1;
+        let epoch = inner.epoch;
+        for partition in partitions {
+            if let Some(p) = inner.partitions.get_mut(partition) {
+                (p.phase, p.epoch) = (Phase::Restoring, epoch);
+            }
+        }
+        partitions.iter().map(|partition| (*partition, epoch)).collect()
+    }
+
     /// The group takes these partitions: nothing more of them is begun to be written, and what is being written is
     /// waited for. `lost`: they are with others already.
     pub fn revoke(&self, partitions: &[i32], lost: bool, wait: Duration) {
@@ -135,6 +148,10 @@ impl Assignment {
     /// Partitions whose position is to be set.
     pub fn to_position(&self) -> Vec<i32> {
         self.in_phase(Phase::Restored)
+    }
+
+    pub fn is_all_served(&self) -> bool {
+        self.lock().partitions.values().all(|p| p.phase == Phase::Served)
     }
 
     /// Partitions whose records are polled.

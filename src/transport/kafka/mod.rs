@@ -2,11 +2,11 @@
 //! changelog topic that has the input's partitions.
 //!
 //! With `delivery = "exactly_once"` all that a batch leads to and the group's offsets are one transaction (KIP-447: the
-//! group's generation fences an instance that lost its partitions). With `"at_least_once"` a batch is written in this order, each step acknowledged before the next: labels and dead
-//! letters; states, each with the offset that its stream has seen; the group's offsets. So a state that is in the
-//! changelog proves that the labels before it are published, and a record read again at or below its stream's offset
-//! is skipped. What was published and whose state was not is labelled again from the same state, hence with the same
-//! bytes and the same `strand-source`.
+//! group's generation fences an instance that lost its partitions). With `"at_least_once"` a batch is written in this
+//! order, each step acknowledged before the next: labels and dead letters; states, each with the offset that its stream
+//! has seen; the group's offsets. So a state that is in the changelog proves that the labels before it are published, and
+//! a record read again at or below its stream's offset is skipped. What was published and whose state was not is labelled
+//! again from the same state, hence with the same bytes and the same `strand-source`.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -15,12 +15,13 @@
 //! | [`source`] | the consumer: connecting, polling, positions |
 //! | [`assignment`] | which partitions are ours and how far they are; shared by all |
 //! | [`restore`] | a thread that reads the changelog of partitions that were assigned |
-//! | [`store`] | the local copy of the states |
+//! | [`store`], [`checkpoint`] | the local copy of the states, and what of it outlives the process |
 //! | [`sink`], [`delivery`] | the producer: order of writes, acknowledgements |
 //! | [`words`] | errors as people want to read them |
 
 mod assignment;
 mod check;
+mod checkpoint;
 mod clients;
 mod context;
 mod delivery;
@@ -101,7 +102,8 @@ pub fn open(
     clients::check_properties(kafka)?;
     let policy =
         store::Policy { fingerprint: model.fingerprint().to_string(), on_model_change: config.on_model_change };
-    let store = Arc::new(Store::open(&kafka.state_dir, kafka.state_cache.len(), policy, events.clone())?);
+    let store = Store::open(&kafka.state_dir, kafka.state_cache.len(), &kafka.changelog, policy, events.clone())?;
+    let store = Arc::new(store);
     let transactional_id = match kafka.delivery {
         Delivery::ExactlyOnce => Some(format!("{}-{}", kafka.group, instance_name(&kafka.state_dir)?)),
         Delivery::AtLeastOnce => None,

@@ -50,6 +50,7 @@ pub struct Options {
     pub proxy: Option<SocketAddr>,
     /// Address and port for commands, if there is to be one.
     pub control: Option<String>,
+    pub cluster_id: String,
     /// Kafka's auto.create.topics.enable.
     pub auto_create_topics: bool,
     /// Kafka's num.partitions.
@@ -70,6 +71,7 @@ impl Options {
             listen: "127.0.0.1:0".to_string(),
             proxy: None,
             control: None,
+            cluster_id: "strand-test-broker".to_string(),
             auto_create_topics: false,
             default_partitions: 1,
             users: BTreeMap::new(),

@@ -16,7 +16,6 @@ pub const NODE_ID: i32 = 1;
 
 pub struct Node {
     pub options: Options,
-    pub cluster_id: String,
     pub topics: BTreeMap<String, Topic>,
     pub groups: BTreeMap<String, Group>,
     pub transactions: BTreeMap<String, Transaction>,
@@ -38,7 +37,6 @@ impl Node {
         std::fs::create_dir_all(&options.dir).with_context(|| options.dir.display().to_string())?;
         let (journal, entries) = Journal::open(&options.dir)?;
         let mut node = Node {
-            cluster_id: "strand-test-broker".to_string(),
             topics: BTreeMap::new(),
             groups: BTreeMap::new(),
             transactions: BTreeMap::new(),
