@@ -129,9 +129,9 @@ fn one_key_has_most_of_the_traffic_and_clocks_jump() {
         (Broker::own(), "kafka (own broker)", "kafka.delivery=exactly_once"),
         (Broker::start(), "kafka (Tansu)", "kafka.delivery=at_least_once"),
     ] {
-        let scene = Scene::on(&broker, &[delivery]);
+        let scene = Scene::on(&broker, &[delivery, "pipeline.batch_records=64"]);
         let daemons = ["one", "two"].map(|name| scene.instance(&broker, name));
-        let records = setting("STRAND_KAFKA_RECORDS", 4000) as u64;
+        let records = setting("STRAND_KAFKA_RECORDS", 3000) as u64;
         let shape = Shape { hot: 90, clocks_jump: true, count: Some(records), rate: 4000, ..Shape::default() };
         let sent = Load::of(&broker, shape).whole();
         broker.settle(GROUP, INPUT, Duration::from_secs(300));
@@ -215,7 +215,7 @@ fn told_to_end_while_it_reads_states_back() {
     let mut sent = Load::of(&broker, Shape { streams: 500, count: Some(2000), rate: 4000, ..Shape::default() }).whole();
     broker.settle(GROUP, INPUT, Duration::from_secs(60));
     assert!(first.stop().success());
-    let rounds = setting("STRAND_KAFKA_ROUNDS", 3);
+    let rounds = setting("STRAND_KAFKA_ROUNDS", 2);
     let settings = scene.settings("one");
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     let mut slowest = Duration::ZERO;
