@@ -64,7 +64,8 @@ impl Bench<'_> {
                 sets.push(format!("kafka.brokers={}", broker.address));
                 sets.push(format!("kafka.state_dir={}", dir.display()));
                 sets.push("kafka.input_partitions=8".to_string());
-                sets.push("kafka.properties.\"session.timeout.ms\"=6000".to_string());
+                sets.push("kafka.replication_factor=1".to_string());
+                sets.push("kafka.properties.session.timeout.ms=6000".to_string());
                 for (key, topic) in [("group", "group"), ("input", "in"), ("output", "out")] {
                     sets.push(format!("kafka.{key}={}-{topic}", self.name));
                 }
@@ -79,11 +80,12 @@ impl Bench<'_> {
     /// Starts it; seconds until it is ready.
     fn start(&mut self) -> f64 {
         let begun = Instant::now();
-        let daemon = Daemon::spawn(self.command());
+        let mut daemon = Daemon::spawn(self.command());
         let ready = |daemon: &Daemon| {
             daemon.listens_at().is_some() && daemon.try_get("/readyz").is_ok_and(|answer| answer.status == 200)
         };
         while !ready(&daemon) {
+            assert!(!daemon.has_ended(), "strand ended\n{}", daemon.log());
             std::thread::sleep(Duration::from_millis(10));
         }
         self.daemon = Some(daemon);

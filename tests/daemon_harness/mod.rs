@@ -218,6 +218,10 @@ impl Daemon {
         self.wait()
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     pub fn wait(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
