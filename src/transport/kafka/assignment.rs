@@ -180,6 +180,11 @@ impl Assignment {
         Err(TransportError::Reassigned(gone))
     }
 
+    /// Whether a batch is being written: [`Assignment::revoke`] would wait.
+    pub fn is_writing(&self) -> bool {
+        self.lock().writing
+    }
+
     /// Whether the partitions are still ours: asked between two steps of writing.
     pub fn go_on_writing(&self, partitions: &BTreeSet<i32>) -> Result<(), TransportError> {
         let gone = gone(&self.lock(), partitions);
