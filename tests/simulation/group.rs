@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub struct Member {
-    pub instance: usize,
     /// Its last heartbeat.
     pub heard_us: u64,
     /// It has joined the generation that is being made.
@@ -61,7 +60,7 @@ impl Group {
     }
 
     /// A heartbeat, and what its answer leads to.
-    pub fn hear(&mut self, instance: usize, client: &mut Client, now_us: u64) {
+    pub fn hear(&mut self, client: &mut Client, now_us: u64) {
         match client.member.and_then(|member| self.members.get_mut(&member)) {
             Some(member) => {
                 member.heard_us = now_us;
@@ -76,8 +75,7 @@ impl Group {
             None if client.is_ready() => {
                 self.next_member += 1;
                 client.member = Some(self.next_member);
-                let member =
-                    Member { instance, heard_us: now_us, joined: true, synced: true, revoking: BTreeSet::new() };
+                let member = Member { heard_us: now_us, joined: true, synced: true, revoking: BTreeSet::new() };
                 self.members.insert(self.next_member, member);
                 self.settle();
             }

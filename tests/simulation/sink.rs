@@ -128,7 +128,7 @@ impl KafkaSink {
                 Ok(())
             };
             self.send(published(batch), None, append)?;
-            self.assignment.go_on_writing(partitions)?;
+            self.assignment.go_on_writing()?;
             self.send(kept(batch), None, append)?;
         }
         for change in &batch.states {
@@ -181,7 +181,6 @@ impl KafkaSink {
             result.map_err(|refusal| TransportError::Transient(format!("sending: {refusal:?}")))
         });
         sent?;
-        self.assignment.go_on_writing(partitions)?;
         let mut next: BTreeMap<i32, i64> = self.assignment.labelled().into_iter().collect();
         next.retain(|partition, _| partitions.contains(partition));
         next.extend(batch.positions.iter().map(|position| (position.partition, position.next_offset)));
@@ -190,6 +189,8 @@ impl KafkaSink {
             let client = &world.instances[self.instance].client;
             (client.member, client.generation)
         };
+        self.sim.step("knows its generation");
+        self.assignment.go_on_writing()?;
         if !next.is_empty() {
             self.until_answered("sends offsets", |world, news| {
                 let known = member.is_some_and(|member| world.group.members.contains_key(&member));

@@ -388,7 +388,8 @@ impl World {
                 left.into_iter().for_each(|fiber| self.fibers[fiber].doomed = true);
                 return left.unwrap_or(MAIN);
             }
-            if self.phase == Phase::Ending && self.fibers.iter().all(|fiber| fiber.done) {
+            let over = self.fibers.iter().all(|fiber| fiber.done) && self.cluster.is_quiet();
+            if self.phase == Phase::Ending && over {
                 self.counts.virtual_us = self.now_us;
                 return MAIN;
             }
@@ -469,7 +470,7 @@ impl World {
                 self.at(self.now_us, Event::Look);
             }
             Event::Look => {
-                if self.unlabelled().is_empty() && self.cluster.is_quiet() {
+                if self.unlabelled().is_empty() && self.is_done() {
                     self.note(None, &format_args!("all is labelled"));
                     self.phase = Phase::Ending;
                     self.instances.iter().for_each(|instance| instance.shutdown.request());
@@ -479,6 +480,20 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Somebody is in charge of each partition, and has done with all of it.
+    fn is_done(&self) -> bool {
+        if !self.cluster.is_quiet() || !self.instances.iter().all(|instance| instance.alive) {
+            return false;
+        }
+        if self.plan.transport == Transport::Embedded {
+            return self.durable_next == self.input[0].len();
+        }
+        let labelled: Vec<(i32, i64)> = self.instances.iter().flat_map(|k| k.assignment.labelled()).collect();
+        let end = |records: &Vec<RawRecord>| records.last().and_then(|last| last.origin.offset()).unwrap_or(-1) + 1;
+        let mut partitions = (0..).zip(&self.input);
+        partitions.all(|(partition, records)| labelled.iter().any(|(p, next)| *p == partition && *next >= end(records)))
     }
 
     /// Records of which neither labels nor a dead letter can be read.
@@ -538,7 +553,7 @@ impl World {
             return self.at(reachable_us, again);
         }
         let before = k.client.member;
-        self.group.hear(instance, &mut k.client, self.now_us);
+        self.group.hear(&mut k.client, self.now_us);
         if let (None, Some(member)) = (before, k.client.member) {
             self.at(self.now_us + self.plan.session_us, Event::Expire { member });
         }
@@ -559,7 +574,7 @@ impl World {
         for k in &mut self.instances {
             let reachable = k.frozen_until_us.max(k.deaf_until_us) <= self.now_us;
             if k.alive && reachable && k.client.member.is_some() {
-                self.group.hear(0, &mut k.client, self.now_us);
+                self.group.hear(&mut k.client, self.now_us);
             }
         }
         self.wake_pollers();

@@ -102,7 +102,7 @@ impl KafkaSink {
         if !producer.is_transactional() {
             self.publish(connected, producer, batch)?;
             self.acknowledged(producer, batch)?;
-            self.shared.assignment.go_on_writing(partitions)?;
+            self.shared.assignment.go_on_writing()?;
             self.keep(connected, producer, &batch.states, &forgotten)?;
             self.acknowledged(producer, batch)?;
             return Ok(forgotten);
@@ -112,7 +112,6 @@ impl KafkaSink {
             .publish(connected, producer, batch)
             .and_then(|()| self.keep(connected, producer, &batch.states, &forgotten))
             .and_then(|()| self.acknowledged(producer, batch))
-            .and_then(|()| self.shared.assignment.go_on_writing(partitions))
             .and_then(|()| self.commit_transaction(connected, producer, partitions, &batch.positions));
         match result {
             Ok(()) => Ok(forgotten),
@@ -145,6 +144,9 @@ impl KafkaSink {
         }
         let group = connected.consumer.group_metadata();
         let group = group.ok_or_else(|| TransportError::Transient("the consumer is in no group".to_string()))?;
+        // Only now: by the generation that was just asked for, the partitions are still those that the batch was begun with.
+        // Should they go to others later, it is this generation that the group refuses.
+        self.shared.assignment.go_on_writing()?;
         producer.commit(&list, &group)
     }
 
