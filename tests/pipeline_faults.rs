@@ -184,6 +184,7 @@ impl World {
         };
         let parts = Parts {
             model: model.clone(),
+            previous: None,
             states,
             events: events.clone(),
             input: &config.input,

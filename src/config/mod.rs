@@ -21,6 +21,9 @@ use std::path::PathBuf;
 pub struct Config {
     pub model: PathBuf,
     pub on_model_change: OnModelChange,
+    /// With [`OnModelChange::Drain`]: directory of the model whose streams are live.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous_model: Option<PathBuf>,
     pub shutdown_timeout: Period,
     pub transport: TransportConfig,
     pub input: InputConfig,
@@ -38,6 +41,7 @@ impl Default for Config {
         Config {
             model: "models/ner-en".into(),
             on_model_change: OnModelChange::Refuse,
+            previous_model: None,
             shutdown_timeout: Period::seconds(30),
             transport: TransportConfig::default(),
             input: InputConfig::default(),
@@ -60,6 +64,8 @@ pub enum OnModelChange {
     Refuse,
     /// Drop the states: every stream begins anew.
     Reset,
+    /// Live streams of `previous_model` go on with it until they end; others begin with the model given.
+    Drain,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

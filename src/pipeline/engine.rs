@@ -5,6 +5,7 @@ use super::labelling::{Job, Labeller, Outcome};
 use super::residents::Residents;
 use super::runtime::Runtime;
 use super::shard::{Reply, Shard, Work};
+use super::tagger::{Tagger, Taggers};
 use crate::config::{InputConfig, PipelineConfig, StateConfig};
 use crate::encode::InputFormat;
 use crate::events::{Events, Tally};
@@ -36,6 +37,8 @@ pub struct Engine {
 /// What the engine is made of.
 pub struct Parts<'a> {
     pub model: Arc<Model>,
+    /// The model before it, and how its pieces are read: its live streams go on with it until they end.
+    pub previous: Option<(Arc<Model>, InputFormat)>,
     pub states: Arc<dyn States>,
     pub events: Events,
     pub input: &'a InputConfig,
@@ -53,19 +56,24 @@ impl Engine {
             threads => threads,
         };
         let (format, pointer) = parts.format.clone();
+        let tagger = |model: &Arc<Model>, format| Arc::new(Tagger::new(model.clone(), format, &parts.events));
+        let taggers = Taggers {
+            current: tagger(&parts.model, format),
+            previous: parts.previous.as_ref().map(|(model, format)| tagger(model, *format)),
+        };
         let decoder = Decoder { max_record_bytes: parts.input.max_record_bytes.len(), pointer };
         let (reply_to, replies) = sync_channel(count);
         let (mut shards, mut threads) = (Vec::new(), Vec::new());
         for index in 0..count {
-            let (model, events) = (parts.model.clone(), parts.events.clone());
+            let (taggers, events) = (taggers.clone(), parts.events.clone());
             let (max_streams, max_bytes) = (parts.state.max_resident, parts.state.memory.len());
             let (states, decoder, runtime) = (parts.states.clone(), decoder.clone(), parts.runtime.clone());
             let (sender, work) = sync_channel(1);
             let reply_to = reply_to.clone();
             let run = move || {
-                let labeller = Labeller::new(model.clone(), format, decoder, replays, events.clone());
+                let labeller = Labeller::new(&taggers, decoder, replays, events.clone());
                 let residents = Residents::new(max_streams.div_ceil(count), max_bytes / count);
-                Shard { index, model, labeller, residents, states, runtime, events }.run(&work, &reply_to);
+                Shard { index, taggers, labeller, residents, states, runtime, events }.run(&work, &reply_to);
             };
             threads.push(std::thread::Builder::new().name(format!("engine-{index}")).spawn(run)?);
             shards.push(sender);

@@ -14,6 +14,7 @@ mod output;
 mod residents;
 mod runtime;
 mod shard;
+mod tagger;
 #[cfg(test)]
 mod tests;
 
@@ -115,8 +116,15 @@ impl Pipeline {
                 Err(error) => self.recover(error)?,
             }
         }
-        self.submit()?;
-        self.settle()
+        match self.submit().and_then(|()| self.settle()) {
+            // What is not committed is still in the source, for the next run.
+            Err(error) if !error.is_fatal() => {
+                self.open.take().into_iter().for_each(Batch::discard);
+                self.events.aborted(&error, Duration::ZERO);
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Polls and computes one batch, and hands what is due to the committer. False: the source has ended.

@@ -132,6 +132,7 @@ fn run_with(
     };
     let parts = Parts {
         model,
+        previous: None,
         states: shared.states.clone(),
         events: events.clone(),
         input: &InputConfig::default(),

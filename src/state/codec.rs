@@ -40,6 +40,15 @@ impl StreamState {
         StreamEntry::decode(rest.get(..usize::from(*length))?).ok()
     }
 
+    /// The session's bytes alone, in the same way; `None` for a stream that has ended.
+    pub fn session_of(bytes: &[u8]) -> Option<&[u8]> {
+        let [VERSION, length, rest @ ..] = bytes.split_last_chunk::<4>()?.0 else { return None };
+        match rest.get(usize::from(*length)..)? {
+            [1, session @ ..] => Some(session),
+            _ => None,
+        }
+    }
+
     /// The inverse of [`StreamState::encode`]. Bytes that were changed are an error, never another state.
     pub fn decode(bytes: &[u8]) -> Result<StreamState, CodecError> {
         let (entry, session) = StreamState::parts(bytes)?;
@@ -87,6 +96,7 @@ mod tests {
             let state = StreamState { entry, session };
             let mut bytes = state.encode();
             prop_assert_eq!(StreamState::entry_of(&bytes), Some(state.entry));
+            prop_assert_eq!(StreamState::session_of(&bytes), state.session.as_deref());
             prop_assert_eq!(StreamState::decode(&bytes), Ok(state));
             prop_assert!(StreamState::decode(&bytes[..at.index(bytes.len())]).is_err());
             let at = at.index(bytes.len());

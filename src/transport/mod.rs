@@ -49,6 +49,8 @@ pub enum Polled {
 pub struct OutputRecord {
     pub stream: StreamId,
     pub seq: u64,
+    /// Name of the model that gave the labels.
+    pub model: Arc<str>,
     /// The record that led to it.
     pub input: RawRecord,
     pub value: Vec<u8>,

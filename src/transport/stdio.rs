@@ -9,9 +9,9 @@ use super::{
     Defect, Event, Origin, PollLimits, Polled, RawRecord, Sink, Source, Transaction, Transport, TransportError,
 };
 use crate::clock::unix_ms;
-use crate::config::{Config, OnModelChange};
+use crate::config::Config;
 use crate::events::Events;
-use crate::state::{MemoryStates, StateFile, StoreError, read_figures, write_states};
+use crate::state::{MemoryStates, ModelPolicy, StateFile, StoreError, read_figures, write_states};
 use std::io::{BufRead, Read, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -24,12 +24,7 @@ const CACHE_BYTES: usize = 64 << 20;
 const LINE_FACTOR: usize = 6;
 
 /// Standard input and output as a transport.
-pub fn open(
-    config: &Config,
-    fingerprint: &str,
-    on_model_change: OnModelChange,
-    events: &Events,
-) -> Result<Transport, StoreError> {
+pub fn open(config: &Config, policy: &ModelPolicy, events: &Events) -> Result<Transport, StoreError> {
     let limit = config.input.max_record_bytes.len().saturating_mul(LINE_FACTOR).saturating_add(64 << 10);
     let source = Box::new(LineSource::start(std::io::stdin(), limit));
     let Some(path) = &config.stdio.state_file else {
@@ -38,9 +33,10 @@ pub fn open(
         return Ok(Transport { source, sink: Box::new(sink), states, replays: false, end_streams_at_end: true });
     };
     let file = Arc::new(StateFile::open(path, CACHE_BYTES, events.clone())?);
-    file.check_model(fingerprint, on_model_change)?;
+    file.check_model(policy)?;
     let figures = file.read(read_figures)?;
     events.streams_stored(figures.live, figures.state_bytes);
+    events.streams_draining(figures.draining);
     let sink = LineSink::standard(Keep::File(file.clone()), events);
     Ok(Transport { source, sink: Box::new(sink), states: file, replays: false, end_streams_at_end: false })
 }
@@ -196,6 +192,7 @@ impl<O: Write + Send, E: Write + Send> Sink for LineSink<O, E> {
                 let figures = file.write(|txn| write_states(txn, &states));
                 let figures = figures.map_err(|e| TransportError::Fatal(e.to_string()))?;
                 self.events.streams_stored(figures.live, figures.state_bytes);
+                self.events.streams_draining(figures.draining);
             }
         }
         Ok(())

@@ -133,6 +133,10 @@ impl Daemon {
         self.address.get().expect("it listens")
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
@@ -212,6 +216,10 @@ impl Daemon {
     pub fn stop(mut self) -> ExitStatus {
         self.terminate();
         self.wait()
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     pub fn wait(&mut self) -> ExitStatus {

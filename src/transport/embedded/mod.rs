@@ -14,9 +14,9 @@ mod writer;
 
 pub use reader::{Feed, Row, StreamInfo};
 
-use crate::config::{EmbeddedConfig, OnModelChange};
+use crate::config::EmbeddedConfig;
 use crate::events::Events;
-use crate::state::{StateFile, StoreError, StreamId, read_figures};
+use crate::state::{ModelPolicy, StateFile, StoreError, StreamId, read_figures};
 use crate::transport::{Event, Transport};
 use retention::Retention;
 use std::collections::HashMap;
@@ -125,14 +125,13 @@ impl Embedded {
     /// Opens the data directory (made if it isn't there) and begins to write.
     pub fn open(
         config: &EmbeddedConfig,
-        fingerprint: &str,
-        on_model_change: OnModelChange,
+        policy: &ModelPolicy,
         events: &Events,
     ) -> Result<(Embedded, WriterThread), StoreError> {
         let start = Instant::now();
         let path = config.data_dir.join("strand.redb");
         let file = Arc::new(StateFile::open(&path, config.cache.len(), events.clone())?);
-        file.check_model(fingerprint, on_model_change)?;
+        file.check_model(policy)?;
         file.write(tables::create)?;
         let (counters, figures) = file.read(|txn| Ok((Counters::read(txn)?, read_figures(txn)?)))?;
         let (writes, requests) = mpsc::channel(WAITING_WRITES);
@@ -151,6 +150,7 @@ impl Embedded {
         shared.tail.advance(counters.queue_next);
         events.store_opened(&path, start.elapsed(), figures.live, counters.queued());
         events.streams_stored(figures.live, figures.state_bytes);
+        events.streams_draining(figures.draining);
         events.queue(counters.queued(), counters.queue_bytes);
         let retention = Retention::new(config, events.clone());
         let writer = Writer { shared: shared.clone(), counters, retention, waiting: HashMap::new() };

@@ -95,6 +95,7 @@ impl Writer {
                 self.counters = counters;
                 if let Some(figures) = figures {
                     self.shared.events.streams_stored(figures.live, figures.state_bytes);
+                    self.shared.events.streams_draining(figures.draining);
                 }
                 self.answer(group, told);
             }

@@ -6,8 +6,9 @@
 
 use super::store::{Figures, name, table};
 use crate::clock::unix_ms;
+use crate::config::OnModelChange;
 use crate::events::Events;
-use crate::state::{StoreError, StreamState};
+use crate::state::{ModelPolicy, StoreError, StreamState};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -54,7 +55,8 @@ pub fn checksum(key: &[u8], value: Option<&[u8]>) -> u32 {
 /// What a copy must be of to be taken up.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    pub model: String,
+    /// It is of the one in production. Whose states are in it is judged by all.
+    pub models: ModelPolicy,
     pub changelog: String,
 }
 
@@ -92,7 +94,9 @@ fn begin(database: &Database, identity: &Identity) -> Result<(), redb::Error> {
     let txn = database.begin_write()?;
     {
         let mut table = txn.open_table(IDENTITY)?;
-        for (key, value) in [("format", FORMAT), ("model", &identity.model), ("changelog", &identity.changelog)] {
+        for (key, value) in
+            [("format", FORMAT), ("model", &identity.models.fingerprint), ("changelog", &identity.changelog)]
+        {
             table.insert(key, value)?;
         }
         txn.open_table(MARKS)?;
@@ -109,7 +113,9 @@ fn take_up(path: &Path, cache_bytes: usize, identity: &Identity) -> Result<Saved
     let txn = database.begin_read().map_err(|e| e.to_string())?;
     {
         let table = txn.open_table(IDENTITY).map_err(|e| e.to_string())?;
-        for (key, expected) in [("format", FORMAT), ("model", &identity.model), ("changelog", &identity.changelog)] {
+        for (key, expected) in
+            [("format", FORMAT), ("model", &identity.models.fingerprint), ("changelog", &identity.changelog)]
+        {
             let found = table.get(key).map_err(|e| e.to_string())?.map(|found| found.value().to_string());
             if found.as_deref() != Some(expected) {
                 return Err(format!("its {key} is {:.20}, and this is {expected:.20}", found.unwrap_or_default()));
@@ -121,7 +127,11 @@ fn take_up(path: &Path, cache_bytes: usize, identity: &Identity) -> Result<Saved
     let (fresh, old): (Vec<_>, Vec<_>) = marks.into_iter().partition(|(_, (mark, _))| mark.at_ms >= oldest);
     let mut figures = BTreeMap::new();
     for (partition, (mark, rows)) in fresh {
-        let mut found = look_through(&txn, partition)?;
+        let mut found = look_through(&txn, partition, &identity.models)?;
+        if found.foreign > 0 && identity.models.on_model_change == OnModelChange::Reset {
+            // Dropped where they are read from the changelog.
+            return Err(format!("it has states of {} streams by another model", found.foreign));
+        }
         if found.rows != rows {
             return Err(format!("partition {partition} has {} states and should have {rows}", found.rows));
         }
@@ -134,7 +144,7 @@ fn take_up(path: &Path, cache_bytes: usize, identity: &Identity) -> Result<Saved
 }
 
 /// Checks every state of a partition, and counts.
-fn look_through(txn: &ReadTransaction, partition: i32) -> Result<Figures, String> {
+fn look_through(txn: &ReadTransaction, partition: i32, models: &ModelPolicy) -> Result<Figures, String> {
     let mut figures = Figures::default();
     let table = match txn.open_table(table(&name(partition))) {
         Ok(table) => table,
@@ -145,7 +155,7 @@ fn look_through(txn: &ReadTransaction, partition: i32) -> Result<Figures, String
         let (key, value) = row.map_err(|e| e.to_string())?;
         let entry = StreamState::verify(value.value())
             .map_err(|e| format!("stream {:?}: {e}", String::from_utf8_lossy(key.value())))?;
-        figures.add(value.value(), &entry);
+        figures.add(value.value(), &entry, models);
     }
     Ok(figures)
 }
@@ -217,9 +227,8 @@ pub fn set_cluster(database: &Database, cluster: &str) -> Result<(), redb::Error
 
 #[cfg(test)]
 mod tests {
-    use super::super::store::{Change, Policy, Store};
+    use super::super::store::{Change, Store};
     use super::*;
-    use crate::config::OnModelChange;
     use crate::state::{States, StreamEntry, StreamId, StreamState};
     use std::borrow::Cow;
 
@@ -227,7 +236,8 @@ mod tests {
 
     fn store(dir: &Path, model: &str, changelog: &str) -> (Store, Events) {
         let events = Events::new(&[]).unwrap();
-        let policy = Policy { fingerprint: model.to_string(), on_model_change: OnModelChange::Reset };
+        let policy =
+            ModelPolicy { fingerprint: model.to_string(), previous: None, on_model_change: OnModelChange::Refuse };
         (Store::open(dir, 1 << 20, changelog, policy, events.clone()).unwrap(), events)
     }
 

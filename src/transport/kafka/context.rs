@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::restore::Restorer;
+use super::words::explain_complaint;
 use crate::events::Events;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -48,6 +49,11 @@ impl Voice {
     /// The last complaint since all was well.
     pub fn complaint(&self) -> Option<String> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The same with advice, to be added to what is being waited for; empty if there is none.
+    pub fn advice(&self, brokers: &str) -> String {
+        self.complaint().map(|complaint| format!("; {}", explain_complaint(brokers, &complaint))).unwrap_or_default()
     }
 
     pub fn all_is_well(&self) {

@@ -32,18 +32,19 @@ mod store;
 mod topics;
 mod words;
 
+// Knows nothing of librdkafka: the simulation of the tests runs on it too.
+#[doc(hidden)]
+pub use assignment::Assignment;
 pub use check::check_online;
-pub use clients::check_properties;
+pub use clients::{check_properties, client};
 pub use words::{explain, explain_complaint};
 
 use super::{Transport, TransportError};
 use crate::config::{Config, ConfigError, Delivery, KafkaConfig};
 use crate::events::Events;
 use crate::health::Health;
-use crate::model::Model;
 use crate::shutdown::Shutdown;
-use crate::state::StoreError;
-use assignment::Assignment;
+use crate::state::{ModelPolicy, StoreError};
 use context::Voice;
 use delivery::Producer;
 use rdkafka::consumer::BaseConsumer;
@@ -58,7 +59,6 @@ struct Shared {
     config: KafkaConfig,
     /// [`crate::config::InputConfig::max_record_bytes`]: what topics must hold follows from it.
     max_record_bytes: usize,
-    model_name: String,
     assignment: Assignment,
     store: Arc<Store>,
     voice: Voice,
@@ -93,15 +93,13 @@ pub enum OpenError {
 /// The transport. Returns at once; the broker is connected to by the source's first polls.
 pub fn open(
     config: &Config,
-    model: &Model,
+    policy: ModelPolicy,
     events: &Events,
     health: &Health,
     shutdown: &Shutdown,
 ) -> Result<Transport, OpenError> {
     let kafka = &config.kafka;
     clients::check_properties(kafka)?;
-    let policy =
-        store::Policy { fingerprint: model.fingerprint().to_string(), on_model_change: config.on_model_change };
     let store = Store::open(&kafka.state_dir, kafka.state_cache.len(), &kafka.changelog, policy, events.clone())?;
     let store = Arc::new(store);
     let transactional_id = match kafka.delivery {
@@ -111,7 +109,6 @@ pub fn open(
     let shared = Arc::new(Shared {
         config: kafka.clone(),
         max_record_bytes: config.input.max_record_bytes.len(),
-        model_name: model.spec().name.clone(),
         assignment: Assignment::new(events.clone()),
         store: store.clone(),
         voice: Voice::new(events.clone()),

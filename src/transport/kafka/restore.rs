@@ -10,10 +10,10 @@ use super::checkpoint::{Mark, checksum};
 use super::clients;
 use super::context::PlainContext;
 use super::store::{Record, RestoreError};
-use super::words::{explain, explain_complaint};
+use super::words::explain;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::{Message, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -243,9 +243,8 @@ impl Thread {
         let low = expected.map_or(low, |mark| mark.last.max(low));
         let reader = self.reader()?;
         if low < high {
-            let mut list = TopicPartitionList::new();
-            list.add_partition_offset(topic, partition, Offset::Offset(low))
-                .and_then(|()| reader.incremental_assign(&list))
+            clients::positions(topic, [(partition, low)])
+                .and_then(|list| reader.incremental_assign(&list))
                 .map_err(|error| explain(&doing, &error))?;
         }
         if let Some(job) = self.jobs.get_mut(&partition) {
@@ -392,12 +391,6 @@ impl Thread {
                 self.shared.events.states_followed(chunk.len() as u64);
                 true
             }
-            Err(error @ RestoreError::OtherModel { .. }) if restores => {
-                // Somebody must decide: the source ends the daemon with these words.
-                self.shared.assignment.refuse(error.to_string());
-                self.fail(partition, error.to_string(), RETRY_BAD);
-                false
-            }
             Err(error) => {
                 self.fail(partition, error.to_string(), RETRY_BAD);
                 false
@@ -408,6 +401,13 @@ impl Thread {
     /// The end is reached. Whoever only follows waits for more.
     fn finish(&mut self, partition: i32) {
         let Some(epoch) = self.jobs.get(&partition).and_then(|job| job.epoch) else { return };
+        if let Some(error) = self.shared.store.refusal(partition) {
+            if let RestoreError::OtherModel { .. } = &error {
+                // Somebody must decide: the source ends the daemon with these words.
+                self.shared.assignment.refuse(error.to_string());
+            }
+            return self.fail(partition, error.to_string(), RETRY_BAD);
+        }
         self.stop_reading(partition);
         let Some(job) = self.jobs.remove(&partition) else { return };
         let streams = self.shared.store.held(partition).live;
@@ -481,10 +481,7 @@ impl Thread {
                 format!("partition {partition}: {} of {} changelog records", job.next - job.low, job.high - job.low)
             }
         });
-        let mut text = format!("reading states back: {}", parts.collect::<Vec<_>>().join("; "));
-        if let Some(complaint) = self.shared.voice.complaint() {
-            text += &format!("; {}", explain_complaint(&self.shared.config.brokers, &complaint));
-        }
-        self.shared.health.trouble("restore", text);
+        let text = format!("reading states back: {}", parts.collect::<Vec<_>>().join("; "));
+        self.shared.health.trouble("restore", text + &self.shared.voice.advice(&self.shared.config.brokers));
     }
 }

@@ -9,6 +9,7 @@
 //! A crash between two steps repeats labels with equal bytes, and loses none: see [`super`].
 
 use super::checkpoint::Mark;
+use super::clients;
 use super::delivery::{Delivered, Outgoing, Producer, STATES};
 use super::store::Change;
 use super::words::explain;
@@ -21,7 +22,6 @@ use crate::transport::{
 };
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
-use rdkafka::{Offset, TopicPartitionList};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
@@ -104,24 +104,16 @@ impl KafkaSink {
         if !producer.is_transactional() {
             self.publish(connected, producer, batch)?;
             self.acknowledged(producer, changes)?;
-            self.shared.assignment.go_on_writing(partitions)?;
+            self.shared.assignment.go_on_writing()?;
             self.keep(connected, producer, changes)?;
             return self.acknowledged(producer, changes);
         }
         producer.begin()?;
-        let written = self
+        let result = self
             .publish(connected, producer, batch)
             .and_then(|()| self.keep(connected, producer, changes))
             .and_then(|()| self.acknowledged(producer, changes))
-            .and_then(|()| self.shared.assignment.go_on_writing(partitions));
-        let result = written.and_then(|()| {
-            let result = self.commit_transaction(connected, producer, partitions, &batch.positions);
-            if result.is_err() {
-                // Whether it is committed is not certain: what counts is what the changelog and the group say.
-                partitions.iter().for_each(|partition| self.shared.store.leave(*partition));
-            }
-            result
-        });
+            .and_then(|()| self.commit_transaction(connected, producer, partitions, &batch.positions));
         // If aborting fails too the producer is given up; its successor's first call aborts what it left open.
         if result.is_err() && (producer.abort().is_err() || producer.is_dead()) {
             *producer = self.shared.new_producer(&connected.layout)?;
@@ -141,14 +133,17 @@ impl KafkaSink {
         let mut next: BTreeMap<i32, i64> = self.shared.assignment.labelled().into_iter().collect();
         next.retain(|partition, _| partitions.contains(partition));
         next.extend(positions.iter().map(|position| (position.partition, position.next_offset)));
-        let mut list = TopicPartitionList::new();
-        for (partition, next) in next {
-            list.add_partition_offset(&self.shared.config.input, partition, Offset::Offset(next))
-                .map_err(|error| TransportError::Fatal(explain("adding offsets", &error)))?;
-        }
+        let list = clients::positions(&self.shared.config.input, next)
+            .map_err(|error| TransportError::Fatal(explain("adding offsets", &error)))?;
         let group = connected.consumer.group_metadata();
         let group = group.ok_or_else(|| TransportError::Transient("the consumer is in no group".to_string()))?;
-        producer.commit(&list, &group)
+        // Only now: by the generation that was just asked for, the partitions are still those that the batch was begun with.
+        // Should they go to others later, it is this generation that the group refuses.
+        self.shared.assignment.go_on_writing()?;
+        producer.commit(&list, &group).inspect_err(|_| {
+            // Whether it is committed is not certain: what counts is what the changelog and the group say.
+            partitions.iter().for_each(|partition| self.shared.store.leave(*partition));
+        })
     }
 
     /// Labels and dead letters.
@@ -162,12 +157,11 @@ impl KafkaSink {
         let layout = &connected.layout;
         let limit = layout.output.max_bytes.min(self.output_limit);
         let same_partition = layout.output.partitions == layout.input_partitions;
-        let model = self.shared.model_name.as_bytes().to_vec();
         let mut too_large = Vec::new();
         for (number, output) in batch.outputs.iter().enumerate() {
             let headers: [Header; 2] = [
                 (SOURCE_HEADER.to_string(), Some(output.input.origin.to_string().into_bytes())),
-                (MODEL_HEADER.to_string(), Some(model.clone())),
+                (MODEL_HEADER.to_string(), Some(output.model.as_bytes().to_vec())),
             ];
             let outgoing = Outgoing {
                 topic: &config.output,
@@ -380,13 +374,9 @@ pub fn commit_offsets<C: rdkafka::consumer::ConsumerContext>(
     if positions.is_empty() {
         return None;
     }
-    let mut list = TopicPartitionList::new();
-    for (partition, next) in &positions {
-        if let Err(error) = list.add_partition_offset(&shared.config.input, *partition, Offset::Offset(*next)) {
-            return Some(explain("committing offsets", &error));
-        }
-    }
-    match consumer.commit(&list, CommitMode::Sync) {
+    let committed = clients::positions(&shared.config.input, positions.iter().copied())
+        .and_then(|list| consumer.commit(&list, CommitMode::Sync));
+    match committed {
         Ok(()) => {
             shared.assignment.committed(&positions);
             None

@@ -8,7 +8,7 @@ use super::clients;
 use super::context::{ConsumerContext, PlainContext, Seen};
 use super::restore::Restorer;
 use super::topics::{Topics, Trouble};
-use super::words::{explain, explain_complaint};
+use super::words::explain;
 use super::{Connected, Shared};
 use crate::clock::unix_ms;
 use crate::transport::{Defect, Header, Origin, PollLimits, Polled, RawRecord, Source, TransportError};
@@ -124,12 +124,8 @@ impl KafkaSource {
             Err(Trouble::Refuse(reason)) => Err(TransportError::Fatal(reason)),
             Err(Trouble::Wait(reason)) => {
                 super::context::hear_out(&consumer);
-                let complaint = self
-                    .shared
-                    .voice
-                    .complaint()
-                    .map(|complaint| format!("; {}", explain_complaint(&self.shared.config.brokers, &complaint)));
-                self.shared.health.trouble("kafka", format!("{reason}{}", complaint.unwrap_or_default()));
+                let advice = self.shared.voice.advice(&self.shared.config.brokers);
+                self.shared.health.trouble("kafka", reason + &advice);
                 self.next_try = Instant::now() + self.retry;
                 self.retry = (self.retry * 2).min(LAST_RETRY);
                 Ok(false)
@@ -220,9 +216,8 @@ impl KafkaSource {
         let reader: BaseConsumer<PlainContext> = clients::changelog_reader(&self.shared.config)
             .create_with_context(PlainContext(self.shared.voice.clone()))
             .map_err(|error| explain(&doing, &error))?;
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, partition, Offset::Offset(from))
-            .and_then(|()| reader.assign(&list))
+        clients::positions(topic, [(partition, from)])
+            .and_then(|list| reader.assign(&list))
             .map_err(|error| explain(&doing, &error))?;
         let (mut end, mut heard, until) = (from, Instant::now(), Instant::now() + TIMEOUT);
         while Instant::now() < until {
@@ -256,12 +251,9 @@ impl KafkaSource {
         if positions.is_empty() {
             return Ok(());
         }
-        let mut list = TopicPartitionList::new();
-        for (partition, next) in positions {
-            list.add_partition_offset(&self.shared.config.input, *partition, Offset::Offset(*next))
-                .map_err(|error| error.to_string())?;
-        }
-        let answered = consumer.seek_partitions(list, TIMEOUT).map_err(|error| error.to_string())?;
+        let answered = clients::positions(&self.shared.config.input, positions.iter().copied())
+            .and_then(|list| consumer.seek_partitions(list, TIMEOUT))
+            .map_err(|error| error.to_string())?;
         for element in answered.elements() {
             element.error().map_err(|error| format!("partition {}: {error}", element.partition()))?;
         }
@@ -276,10 +268,8 @@ impl KafkaSource {
             self.shared.voice.all_is_well();
             self.shared.health.fine("kafka");
         } else {
-            let brokers = &self.shared.config.brokers;
-            let complaint = self.shared.voice.complaint();
-            let reason = complaint.map_or("no broker answers".to_string(), |c| explain_complaint(brokers, &c));
-            self.shared.health.trouble("kafka", reason);
+            let advice = self.shared.voice.advice(&self.shared.config.brokers);
+            self.shared.health.trouble("kafka", format!("no broker answers{advice}"));
         }
         for (partition, end) in ends {
             let known = self.ends.entry(partition).or_insert(end);

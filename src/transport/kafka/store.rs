@@ -9,7 +9,9 @@ use crate::clock::unix_ms;
 use crate::config::OnModelChange;
 use crate::events::Events;
 use crate::model::Session;
-use crate::state::{IdlePage, StateReadError, States, StoreError, StreamEntry, StreamId, StreamState};
+use crate::state::{
+    IdlePage, Maker, ModelPolicy, StateReadError, States, StoreError, StreamEntry, StreamId, StreamState,
+};
 use redb::{
     Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError,
 };
@@ -22,13 +24,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Most streams that one call of [`States::idle`] or [`Store::forgettable`] looks at.
 const LOOK_AT: usize = 20_000;
-
-/// What is done with states that another model made.
-#[derive(Debug, Clone)]
-pub struct Policy {
-    pub fingerprint: String,
-    pub on_model_change: OnModelChange,
-}
 
 /// A record of the changelog: key and state, or a tombstone.
 pub type Record = (Vec<u8>, Option<Vec<u8>>);
@@ -46,6 +41,9 @@ pub struct Change<'a> {
 pub struct Figures {
     pub rows: u64,
     pub live: u64,
+    /// Of these, those that go on with the previous model, and those of models that are not there.
+    pub draining: u64,
+    pub foreign: u64,
     pub bytes: u64,
     /// Largest offset that a stream of the partition has seen; -1 for none.
     pub seen: i64,
@@ -61,11 +59,12 @@ pub enum RestoreError {
     #[error("the changelog's record for stream {stream:?} cannot be read: {detail}")]
     Damaged { stream: String, detail: String },
     #[error(
-        "the changelog holds states of another model (fingerprint {found:.12}…; the model given is {given:.12}…). Run \
-         with the model that made them; or drop the states with --on-model-change reset (streams then begin anew); or \
-         name another topic in kafka.changelog"
+        "the changelog holds {live} live streams with states of another model (fingerprint {found:.12}…; {given}). Let \
+         them go on with the model that made them until they end, with --on-model-change drain --previous-model DIR (one \
+         such model at a time); or run with that model; or drop the states with --on-model-change reset (streams then \
+         begin anew); or name another topic in kafka.changelog"
     )]
-    OtherModel { found: String, given: String },
+    OtherModel { live: u64, found: String, given: String },
     #[error("the local copy of the states cannot be written: {0}")]
     Store(String),
 }
@@ -78,7 +77,6 @@ pub struct Store {
     path: PathBuf,
     cache_bytes: usize,
     identity: Identity,
-    policy: Policy,
     figures: Mutex<BTreeMap<i32, Figures>>,
     events: Events,
 }
@@ -94,22 +92,28 @@ pub fn table(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
 
 impl Default for Figures {
     fn default() -> Self {
-        Figures { rows: 0, live: 0, bytes: 0, seen: -1, mark: None, serving: false }
+        Figures { rows: 0, live: 0, draining: 0, foreign: 0, bytes: 0, seen: -1, mark: None, serving: false }
     }
 }
 
 impl Figures {
     /// A state is in the table now.
-    pub fn add(&mut self, bytes: &[u8], entry: &StreamEntry) {
+    pub fn add(&mut self, bytes: &[u8], entry: &StreamEntry, policy: &ModelPolicy) {
+        let maker = StreamState::session_of(bytes).map(|session| policy.maker(session));
         self.rows += 1;
         self.live += u64::from(!entry.ended);
+        self.draining += u64::from(maker == Some(Maker::Previous));
+        self.foreign += u64::from(maker == Some(Maker::Other));
         self.bytes += bytes.len() as u64;
         self.seen = self.seen.max(entry.seen);
     }
 
     /// A state is no longer in the table. What it has seen stays seen.
-    fn remove(&mut self, bytes: &[u8]) {
+    fn remove(&mut self, bytes: &[u8], policy: &ModelPolicy) {
+        let maker = StreamState::session_of(bytes).map(|session| policy.maker(session));
         self.rows -= 1;
+        self.draining -= u64::from(maker == Some(Maker::Previous));
+        self.foreign -= u64::from(maker == Some(Maker::Other));
         self.live -= u64::from(StreamState::entry_of(bytes).is_some_and(|entry| !entry.ended));
         self.bytes -= bytes.len() as u64;
     }
@@ -122,7 +126,7 @@ impl Store {
         dir: &Path,
         cache_bytes: usize,
         changelog: &str,
-        policy: Policy,
+        models: ModelPolicy,
         events: Events,
     ) -> Result<Store, StoreError> {
         let failed = |path: &Path, e: &dyn std::fmt::Display| StoreError::Open {
@@ -137,7 +141,7 @@ impl Store {
             std::fs::TryLockError::Error(e) => failed(&lock_path, &e),
         })?;
         let path = dir.join("states.redb");
-        let identity = Identity { model: policy.fingerprint.clone(), changelog: changelog.to_string() };
+        let identity = Identity { models, changelog: changelog.to_string() };
         let Saved { database, figures } = checkpoint::open(&path, cache_bytes, &identity, &events)?;
         Ok(Store {
             database: RwLock::new(Some(database)),
@@ -145,10 +149,13 @@ impl Store {
             path,
             cache_bytes,
             identity,
-            policy,
             figures: Mutex::new(figures),
             events,
         })
+    }
+
+    fn models(&self) -> &ModelPolicy {
+        &self.identity.models
     }
 
     /// Figures are changed as a whole, so that a panic elsewhere leaves them right.
@@ -202,7 +209,8 @@ impl Store {
         self.with(|database| checkpoint::save(database, &served, unix_ms()))
     }
 
-    /// Takes up records of a partition's changelog, in their order; afterwards it is complete up to `mark`.
+    /// Takes up records of a partition's changelog, in their order; afterwards it is complete up to `mark`. States of models
+    /// that are not there may be among them, if later ones take their place: [`Store::refusal`] tells at the end.
     pub fn restore(&self, partition: i32, records: &[Record], mark: Option<Mark>) -> Result<(), RestoreError> {
         let mut changes = Vec::with_capacity(records.len());
         for (key, value) in records {
@@ -222,16 +230,42 @@ impl Store {
         let mut state = StreamState::decode(value).map_err(|e| damaged(&e))?;
         let Some(session) = &state.session else { return Ok(value.into()) };
         let found = Session::fingerprint(session).map_err(|e| damaged(&e))?;
-        if found != self.policy.fingerprint {
-            if self.policy.on_model_change == OnModelChange::Refuse {
-                return Err(RestoreError::OtherModel { found, given: self.policy.fingerprint.clone() });
-            }
+        if self.models().on_model_change == OnModelChange::Reset && !self.models().accepts(&found) {
             // The stream ends without a word; the numbering of its outputs goes on.
             state = StreamState { entry: StreamEntry { ended: true, ..state.entry }, session: None };
             self.events.state_reset(&String::from_utf8_lossy(key), &found);
             return Ok(state.encode().into());
         }
         Ok(value.into())
+    }
+
+    /// Why a partition whose changelog was read to its end must not be served: it has live streams of a model that is not
+    /// there.
+    pub fn refusal(&self, partition: i32) -> Option<RestoreError> {
+        let live = self.held(partition).foreign;
+        if live == 0 {
+            return None;
+        }
+        match self.find_foreign(partition) {
+            Ok(found) => Some(RestoreError::OtherModel { live, found, given: self.models().given() }),
+            Err(error) => Some(RestoreError::Store(format!("{}: {error}", self.path.display()))),
+        }
+    }
+
+    /// The fingerprint of a model that is not there and made one of the partition's states.
+    fn find_foreign(&self, partition: i32) -> Result<String, redb::Error> {
+        let txn = self.begin_read()?;
+        if let Some(streams) = open_table(&txn, partition)? {
+            for row in streams.iter()? {
+                let (_, value) = row?;
+                let session = StreamState::session_of(value.value());
+                let foreign = session.filter(|session| self.models().maker(session) == Maker::Other);
+                if let Some(Ok(found)) = foreign.map(Session::fingerprint) {
+                    return Ok(found);
+                }
+            }
+        }
+        Err(unreadable())
     }
 
     /// Stores what a batch changed, once the changelog has it, up to `marks`. Partitions that are not served are refused:
@@ -262,7 +296,7 @@ impl Store {
                 for change in changes {
                     let Some(value) = &change.value else {
                         if let Some(old) = table.remove(change.key)? {
-                            figures.remove(old.value());
+                            figures.remove(old.value(), self.models());
                         }
                         continue;
                     };
@@ -272,9 +306,9 @@ impl Store {
                         continue;
                     }
                     if let Some(old) = table.insert(change.key, &**value)? {
-                        figures.remove(old.value());
+                        figures.remove(old.value(), self.models());
                     }
-                    figures.add(value, &entry);
+                    figures.add(value, &entry, self.models());
                 }
                 if let Some(mark) = marks.get(&partition) {
                     figures.mark = Some(*mark);
@@ -326,9 +360,11 @@ impl Store {
     /// Streams of the partitions in charge; those that are held for others are theirs to count.
     fn tell(&self) {
         let figures = self.figures();
-        let served = figures.values().filter(|figures| figures.serving);
-        let (live, bytes) = served.fold((0, 0), |sum, one| (sum.0 + one.live, sum.1 + one.bytes));
+        let served = || figures.iter().filter(|(_, figures)| figures.serving);
+        let (live, bytes) = served().fold((0, 0), |sum, (_, one)| (sum.0 + one.live, sum.1 + one.bytes));
         self.events.streams_stored(live, bytes);
+        let draining = served().map(|(_, one)| one.draining).sum();
+        self.events.streams_draining_in(draining, served().map(|(partition, _)| *partition).collect());
     }
 
     pub fn serving(&self) -> Vec<i32> {
@@ -444,7 +480,8 @@ mod tests {
     use super::*;
 
     fn store(dir: &Path) -> Result<Store, StoreError> {
-        let policy = Policy { fingerprint: "f".to_string(), on_model_change: OnModelChange::Refuse };
+        let policy =
+            ModelPolicy { fingerprint: "f".to_string(), previous: None, on_model_change: OnModelChange::Refuse };
         Store::open(dir, 1 << 20, "changelog", policy, Events::new(&[]).unwrap())
     }
 
@@ -526,6 +563,84 @@ mod tests {
         store.restore(0, &[(b"a".to_vec(), Some(good))], None).unwrap();
         let error = store.restore(0, &[(b"b".to_vec(), Some(bad))], None).unwrap_err();
         assert!(matches!(error, RestoreError::Damaged { stream, .. } if stream == "b"));
+    }
+
+    fn fingerprint(model: u8) -> String {
+        format!("{model:02x}").repeat(32)
+    }
+
+    /// With a model 2.
+    fn store_of(dir: &Path, previous: Option<u8>, on_model_change: OnModelChange) -> Store {
+        let models = ModelPolicy { fingerprint: fingerprint(2), previous: previous.map(fingerprint), on_model_change };
+        Store::open(dir, 1 << 20, "changelog", models, Events::new(&[]).unwrap()).unwrap()
+    }
+
+    /// A state that a model made, or that of an ended stream.
+    fn state(key: &str, seen: i64, model: Option<u8>) -> Record {
+        let entry = StreamEntry { seen, ended: model.is_none(), ..StreamEntry::default() };
+        let session = model.map(|model| [&[1], &[model; 32][..]].concat());
+        (key.as_bytes().to_vec(), Some(StreamState { entry, session }.encode()))
+    }
+
+    fn counts(store: &Store) -> (u64, u64, u64) {
+        let held = store.held(0);
+        (held.live, held.draining, held.foreign)
+    }
+
+    /// As a compacted topic has them that is not compacted yet: each stream's states, one after the other.
+    fn states_of_two_models() -> [Record; 4] {
+        [state("a", 1, Some(1)), state("b", 2, Some(1)), state("a", 3, Some(2)), state("c", 4, Some(1))]
+    }
+
+    #[test]
+    fn only_the_last_state_of_a_stream_decides_whose_partition_it_is() {
+        let ends = [state("b", 5, None), (b"c".to_vec(), None)];
+        let dir = tempfile::tempdir().unwrap();
+        let store = store_of(dir.path(), None, OnModelChange::Refuse);
+        store.restore(0, &states_of_two_models(), None).unwrap();
+        let found = RestoreError::OtherModel { live: 2, found: fingerprint(1), given: store.models().given() };
+        assert_eq!((counts(&store), store.refusal(0)), ((3, 0, 2), Some(found)));
+        store.restore(0, &ends, None).unwrap();
+        assert_eq!((counts(&store), store.refusal(0)), ((1, 0, 0), None));
+
+        let dir = tempfile::tempdir().unwrap();
+        let store = store_of(dir.path(), Some(1), OnModelChange::Drain);
+        store.restore(0, &states_of_two_models(), None).unwrap();
+        assert_eq!((counts(&store), store.refusal(0)), ((3, 2, 0), None));
+        // Only what is served is counted: the rest may be another instance's.
+        let draining = || store.events.metrics().streams_draining.get();
+        assert_eq!(draining(), 0);
+        store.serve(0);
+        assert_eq!(draining(), 2);
+        store.restore(0, &ends, None).unwrap();
+        assert_eq!((counts(&store), draining()), ((1, 0, 0), 0));
+
+        let dir = tempfile::tempdir().unwrap();
+        let store = store_of(dir.path(), Some(3), OnModelChange::Drain);
+        store.restore(0, &states_of_two_models(), None).unwrap();
+        assert!(matches!(store.refusal(0), Some(RestoreError::OtherModel { live: 2, .. })), "a third one's");
+    }
+
+    #[test]
+    fn a_saved_copy_is_judged_anew_by_the_models_that_there_are_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = Mark::new(3, b"c", None);
+        let store = store_of(dir.path(), Some(1), OnModelChange::Drain);
+        store.restore(0, &states_of_two_models(), Some(mark)).unwrap();
+        store.save().unwrap();
+        drop(store);
+        let store = store_of(dir.path(), None, OnModelChange::Refuse);
+        assert_eq!((counts(&store), store.held(0).mark), ((3, 0, 2), Some(mark)));
+        assert!(store.refusal(0).is_some());
+        drop(store);
+        let store = store_of(dir.path(), Some(1), OnModelChange::Drain);
+        assert_eq!((counts(&store), store.refusal(0)), ((3, 2, 0), None));
+        drop(store);
+        // What is to be dropped is dropped while it is read from the changelog.
+        let store = store_of(dir.path(), None, OnModelChange::Reset);
+        assert_eq!((counts(&store), store.held(0).mark), ((0, 0, 0), None));
+        store.restore(0, &states_of_two_models(), Some(mark)).unwrap();
+        assert_eq!((counts(&store), store.refusal(0)), ((1, 0, 0), None));
     }
 
     #[test]
