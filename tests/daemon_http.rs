@@ -406,7 +406,7 @@ fn the_daemon_tells_how_it_is() {
 }
 
 /// All that `/metrics` tells once records, labels and dead letters have passed. Dashboards rest on these names.
-const METRICS: [&str; 38] = [
+const METRICS: [&str; 39] = [
     "process_resident_memory_bytes",
     "process_start_time_seconds",
     "strand_batch_steps",
@@ -438,6 +438,7 @@ const METRICS: [&str; 38] = [
     "strand_step_seconds",
     "strand_steps_total",
     "strand_store_bytes",
+    "strand_streams_draining",
     "strand_streams_ended_total",
     "strand_streams_live",
     "strand_streams_resident",

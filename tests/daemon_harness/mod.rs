@@ -213,10 +213,6 @@ impl Daemon {
         }
     }
 
-    pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
-    }
-
     /// Its process.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -246,6 +242,10 @@ impl Daemon {
     pub fn stop(mut self) -> ExitStatus {
         self.terminate();
         self.wait()
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     pub fn wait(&mut self) -> ExitStatus {

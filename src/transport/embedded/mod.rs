@@ -15,9 +15,9 @@ mod writer;
 
 pub use reader::{Feed, Row, StreamInfo};
 
-use crate::config::{EmbeddedConfig, OnModelChange};
+use crate::config::EmbeddedConfig;
 use crate::events::Events;
-use crate::state::{StateFile, StoreError, StreamId, read_figures};
+use crate::state::{ModelPolicy, StateFile, StoreError, StreamId, read_figures};
 use crate::transport::{Event, Transport};
 use acknowledged::Acknowledged;
 use retention::Retention;
@@ -128,25 +128,23 @@ impl Embedded {
     /// Opens the data directory (made if it isn't there) and begins to write.
     pub fn open(
         config: &EmbeddedConfig,
-        fingerprint: &str,
-        on_model_change: OnModelChange,
+        policy: &ModelPolicy,
         events: &Events,
     ) -> Result<(Embedded, WriterThread), StoreError> {
         let path = config.data_dir.join("strand.redb");
-        let opened = Embedded::open_at(&path, config, fingerprint, on_model_change, events);
+        let opened = Embedded::open_at(&path, config, policy, events);
         opened.map_err(|error| error.damage_of(&path))
     }
 
     fn open_at(
         path: &Path,
         config: &EmbeddedConfig,
-        fingerprint: &str,
-        on_model_change: OnModelChange,
+        policy: &ModelPolicy,
         events: &Events,
     ) -> Result<(Embedded, WriterThread), StoreError> {
         let start = Instant::now();
         let file = Arc::new(StateFile::open(path, config.cache.len(), events.clone())?);
-        file.check_model(fingerprint, on_model_change)?;
+        file.check_model(policy)?;
         file.write(tables::create)?;
         let (counters, figures) = file.read(|txn| Ok((Counters::read(txn)?, read_figures(txn)?)))?;
         let acknowledged = Acknowledged::open(path, counters.queue_next)?;
@@ -166,6 +164,7 @@ impl Embedded {
         shared.tail.advance(counters.queue_next);
         events.store_opened(path, start.elapsed(), figures.live, counters.queued());
         events.streams_stored(figures.live, figures.state_bytes);
+        events.streams_draining(figures.draining);
         events.queue(counters.queued(), counters.queue_bytes);
         let retention = Retention::new(config, events.clone());
         let writer = Writer { shared: shared.clone(), counters, acknowledged, retention, waiting: HashMap::new() };

@@ -10,7 +10,7 @@ use super::tables::Counters;
 use super::{Answer, IngestError, NewRecord, Progress, Shared, Taken};
 use crate::clock::unix_ms;
 use crate::state::StoreError;
-use crate::transport::{DeadLetter, OutputRecord, Position, StateChange, TransportError};
+use crate::transport::{Transaction, TransportError};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -28,21 +28,12 @@ pub enum Write {
         reply: oneshot::Sender<Result<Vec<Taken>, IngestError>>,
     },
     Commit {
-        transaction: Box<Pending>,
+        transaction: Box<Transaction>,
         reply: SyncSender<Result<(), TransportError>>,
     },
     /// Delete what retention says.
     Sweep,
     Stop,
-}
-
-/// The pipeline's transaction, complete.
-#[derive(Debug, Default)]
-pub struct Pending {
-    pub outputs: Vec<OutputRecord>,
-    pub states: Vec<StateChange>,
-    pub letters: Vec<DeadLetter>,
-    pub positions: Vec<Position>,
 }
 
 /// The writer's own knowledge: what is committed.
@@ -109,6 +100,7 @@ impl Writer {
                 }
                 if let Some(figures) = figures {
                     self.shared.events.streams_stored(figures.live, figures.state_bytes);
+                    self.shared.events.streams_draining(figures.draining);
                 }
                 self.answer(group, told);
             }
@@ -173,7 +165,7 @@ impl Writer {
         }
     }
 
-    fn tell_waiting(&mut self, transaction: &Pending) {
+    fn tell_waiting(&mut self, transaction: &Transaction) {
         if self.waiting.is_empty() {
             return;
         }
