@@ -33,19 +33,34 @@ pub enum Callback {
     Lost(Vec<i32>),
 }
 
+impl Callback {
+    fn takes(&self) -> bool {
+        matches!(self, Callback::Revoke(_) | Callback::Lost(_))
+    }
+}
+
 /// A member's own view.
 #[derive(Default)]
 pub struct Client {
     pub member: Option<u64>,
     pub generation: i64,
     pub callbacks: VecDeque<Callback>,
+    /// A callback by which it gives partitions up is running.
+    giving_up: bool,
     pub owned: BTreeSet<i32>,
 }
 
 impl Client {
     /// While it has not given up what it must it takes no part in the next generation.
     fn is_ready(&self) -> bool {
-        !self.callbacks.iter().any(|callback| matches!(callback, Callback::Revoke(_) | Callback::Lost(_)))
+        !self.giving_up && !self.callbacks.iter().any(Callback::takes)
+    }
+
+    /// The callback that the application runs now.
+    pub fn next_callback(&mut self) -> Option<Callback> {
+        let callback = self.callbacks.pop_front();
+        self.giving_up = callback.as_ref().is_some_and(Callback::takes);
+        callback
     }
 }
 
@@ -111,6 +126,7 @@ impl Group {
     /// The member has given these partitions up.
     pub fn given_up(&mut self, client: &mut Client, partitions: &[i32]) {
         client.owned.retain(|partition| !partitions.contains(partition));
+        client.giving_up = false;
         let Some(id) = client.member else { return };
         self.owners.retain(|partition, owner| *owner != id || !partitions.contains(partition));
         if let Some(member) = self.members.get_mut(&id) {

@@ -122,7 +122,7 @@ impl KafkaSource {
         let wait = if records.is_empty() { limits.wait.as_micros() as u64 } else { 0 };
         let until = self.sim.now_us() + wait;
         loop {
-            let callback = self.sim.world().instances[self.instance].client.callbacks.pop_front();
+            let callback = self.sim.world().instances[self.instance].client.next_callback();
             if let Some(callback) = callback {
                 self.serve_callback(callback);
                 continue;
