@@ -116,8 +116,15 @@ impl Pipeline {
                 Err(error) => self.recover(error)?,
             }
         }
-        self.submit()?;
-        self.settle()
+        match self.submit().and_then(|()| self.settle()) {
+            // What is not committed is still in the source, for the next run.
+            Err(error) if !error.is_fatal() => {
+                self.open.take().into_iter().for_each(Batch::discard);
+                self.events.aborted(&error, Duration::ZERO);
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Polls and computes one batch, and hands what is due to the committer. False: the source has ended.
@@ -160,7 +167,7 @@ impl Pipeline {
         }
         // The commit before may have ended while the poll waited; what it wrote may now leave memory.
         self.note_settled(Duration::ZERO)?;
-        let read = Read::of(&records);
+        let read = Read::of(&records, self.source.assignment());
         let computed = self.engine.compute(self.epoch, self.committed, records, idle)?;
         let batch = Batch::new(self.epoch, read, computed, self.runtime.now());
         if batch.is_empty() {

@@ -61,8 +61,11 @@ impl Scene {
     /// The same for records that were sent already.
     pub fn verdict_of(self, broker: &Broker, sent: u64, daemons: Vec<Daemon>) -> Verdict {
         broker.settle(GROUP, INPUT, Duration::from_secs(120));
-        for daemon in daemons {
-            assert!(daemon.stop().success());
+        for mut daemon in daemons {
+            daemon.terminate();
+            assert!(daemon.wait().success());
+            // Shown only if the test fails.
+            println!("{}", daemon.log());
         }
         judge(broker, &Place::new(), sent)
     }

@@ -32,6 +32,9 @@ mod store;
 mod topics;
 mod words;
 
+// Knows nothing of librdkafka: the simulation of the tests runs on it too.
+#[doc(hidden)]
+pub use assignment::Assignment;
 pub use check::check_online;
 pub use clients::{check_properties, client};
 pub use words::{explain, explain_complaint};
@@ -42,7 +45,6 @@ use crate::events::Events;
 use crate::health::Health;
 use crate::shutdown::Shutdown;
 use crate::state::{ModelPolicy, StoreError};
-use assignment::Assignment;
 use context::Voice;
 use delivery::Producer;
 use rdkafka::consumer::BaseConsumer;

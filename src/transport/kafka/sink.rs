@@ -104,24 +104,16 @@ impl KafkaSink {
         if !producer.is_transactional() {
             self.publish(connected, producer, batch)?;
             self.acknowledged(producer, changes)?;
-            self.shared.assignment.go_on_writing(partitions)?;
+            self.shared.assignment.go_on_writing()?;
             self.keep(connected, producer, changes)?;
             return self.acknowledged(producer, changes);
         }
         producer.begin()?;
-        let written = self
+        let result = self
             .publish(connected, producer, batch)
             .and_then(|()| self.keep(connected, producer, changes))
             .and_then(|()| self.acknowledged(producer, changes))
-            .and_then(|()| self.shared.assignment.go_on_writing(partitions));
-        let result = written.and_then(|()| {
-            let result = self.commit_transaction(connected, producer, partitions, &batch.positions);
-            if result.is_err() {
-                // Whether it is committed is not certain: what counts is what the changelog and the group say.
-                partitions.iter().for_each(|partition| self.shared.store.leave(*partition));
-            }
-            result
-        });
+            .and_then(|()| self.commit_transaction(connected, producer, partitions, &batch.positions));
         // If aborting fails too the producer is given up; its successor's first call aborts what it left open.
         if result.is_err() && (producer.abort().is_err() || producer.is_dead()) {
             *producer = self.shared.new_producer(&connected.layout)?;
@@ -145,7 +137,13 @@ impl KafkaSink {
             .map_err(|error| TransportError::Fatal(explain("adding offsets", &error)))?;
         let group = connected.consumer.group_metadata();
         let group = group.ok_or_else(|| TransportError::Transient("the consumer is in no group".to_string()))?;
-        producer.commit(&list, &group)
+        // Only now: by the generation that was just asked for, the partitions are still those that the batch was begun with.
+        // Should they go to others later, it is this generation that the group refuses.
+        self.shared.assignment.go_on_writing()?;
+        producer.commit(&list, &group).inspect_err(|_| {
+            // Whether it is committed is not certain: what counts is what the changelog and the group say.
+            partitions.iter().for_each(|partition| self.shared.store.leave(*partition));
+        })
     }
 
     /// Labels and dead letters.
@@ -345,7 +343,7 @@ impl Sink for KafkaSink {
         let positions = &transaction.positions;
         let states = transaction.states.iter().map(|change| change.stream.partition());
         let partitions: BTreeSet<i32> = positions.iter().map(|p| p.partition).chain(states).collect();
-        self.shared.assignment.begin_writing(&partitions)?;
+        self.shared.assignment.begin_writing(&partitions, transaction.assignment)?;
         let result = self.write(&partitions, &transaction);
         // Not before the states are there may a partition be handed over; not after an error does it count.
         self.shared.assignment.end_writing(if result.is_ok() { positions } else { &[] });
