@@ -218,9 +218,9 @@ fn open_database(path: &Path, cache_bytes: usize, events: &Events) -> Result<Dat
         Ok(Ok(database)) => Ok(database),
         Ok(Err(redb::DatabaseError::DatabaseAlreadyOpen)) => Err(StoreError::Locked(path.to_path_buf())),
         Ok(Err(redb::DatabaseError::Storage(redb::StorageError::Corrupted(detail)))) => Err(damaged(detail)),
-        // No file of redb's at all.
+        // No file of redb's at all, or one that ends too early.
         Ok(Err(redb::DatabaseError::Storage(redb::StorageError::Io(error))))
-            if error.kind() == ErrorKind::InvalidData =>
+            if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
         {
             Err(damaged(error.to_string()))
         }
