@@ -432,6 +432,11 @@ impl Events {
         warn!(%cause, "records could not be written; the client is told to try again");
     }
 
+    /// The records are on disk all the same.
+    pub fn acknowledged_not_noted(&self, cause: &dyn Display) {
+        debug!(%cause, "how far records are acknowledged could not be noted beside the store");
+    }
+
     pub fn follower(&self, change: i64) {
         self.0.metrics.followers.add(change);
     }

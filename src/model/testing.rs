@@ -33,6 +33,7 @@ pub fn words_spec(name: &str, layers: Vec<LayerSpec>) -> ModelSpec {
         classes: None,
         encoder,
         layers,
+        fingerprint: None,
         training: None,
     }
 }

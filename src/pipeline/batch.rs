@@ -20,16 +20,19 @@ pub struct Batch {
     /// Bytes of outputs and states.
     bytes: usize,
     since: Instant,
+    /// The source's assignment when the first of it was polled.
+    assignment: u64,
 }
 
 /// How far records reach, noted before they are computed.
 pub struct Read {
     positions: BTreeMap<(Arc<str>, i32), i64>,
     timestamps_ms: Vec<u64>,
+    assignment: u64,
 }
 
 impl Read {
-    pub fn of(records: &[RawRecord]) -> Read {
+    pub fn of(records: &[RawRecord], assignment: u64) -> Read {
         let mut positions: BTreeMap<(Arc<str>, i32), i64> = BTreeMap::new();
         for record in records {
             if let Origin::Record { topic, partition, offset } = &record.origin {
@@ -37,14 +40,15 @@ impl Read {
                 *next = (*next).max(offset + 1);
             }
         }
-        Read { positions, timestamps_ms: records.iter().map(|record| record.timestamp_ms).collect() }
+        Read { positions, timestamps_ms: records.iter().map(|record| record.timestamp_ms).collect(), assignment }
     }
 }
 
 impl Batch {
     pub fn new(epoch: u64, read: Read, computed: Computed, since: Instant) -> Batch {
         let bytes = computed.bytes();
-        Batch { epoch, computed, positions: read.positions, timestamps_ms: read.timestamps_ms, bytes, since }
+        let Read { positions, timestamps_ms, assignment } = read;
+        Batch { epoch, computed, positions, timestamps_ms, bytes, since, assignment }
     }
 
     /// Whether there is nothing to commit.
@@ -101,7 +105,7 @@ pub fn committing(mut sink: Box<dyn Sink>, events: Events, runtime: Arc<dyn Runt
         let rejected: Vec<_> = rejected.collect();
         let position = |((topic, partition), next_offset)| Position { topic, partition, next_offset };
         let positions = batch.positions.into_iter().map(position).collect();
-        match sink.commit(Transaction { outputs, states, letters, positions }) {
+        match sink.commit(Transaction { outputs, states, letters, positions, assignment: batch.assignment }) {
             Ok(()) => {
                 events.committed(tallies, &batch.timestamps_ms, runtime.unix_ms(), start.elapsed());
                 for (origin, code, detail) in rejected {

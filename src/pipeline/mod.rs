@@ -167,7 +167,7 @@ impl Pipeline {
         }
         // The commit before may have ended while the poll waited; what it wrote may now leave memory.
         self.note_settled(Duration::ZERO)?;
-        let read = Read::of(&records);
+        let read = Read::of(&records, self.source.assignment());
         let computed = self.engine.compute(self.epoch, self.committed, records, idle)?;
         let batch = Batch::new(self.epoch, read, computed, self.runtime.now());
         if batch.is_empty() {

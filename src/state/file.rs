@@ -8,7 +8,9 @@ use crate::config::OnModelChange;
 use crate::events::Events;
 use crate::model::Session;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use std::io::ErrorKind;
 use std::ops::Bound;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
@@ -43,8 +45,33 @@ pub enum StoreError {
         path.display()
     )]
     OtherModel { path: PathBuf, live: u64, found: String, given: String },
+    #[error(
+        "{} is damaged: {detail}. Put a copy from a backup in its place; or move its directory away, to begin with an empty one \
+         (streams then begin anew, and what waits in it must be sent again)",
+        path.display()
+    )]
+    Damaged { path: PathBuf, detail: String },
+    #[error(
+        "{} has lost records that were acknowledged: it ends before offset {queue_next}, and those before {acknowledged} \
+         were on disk. Put a copy from a backup in its place; or, to go on without them, remove {} (clients that number \
+         their records may send them again)",
+        path.display(), beside.display()
+    )]
+    Lost { path: PathBuf, beside: PathBuf, queue_next: u64, acknowledged: u64 },
     #[error("{0}")]
     Failed(#[from] redb::Error),
+}
+
+impl StoreError {
+    /// Where the store's content is what is wrong: says so of the file at `path`, and what to do.
+    pub fn damage_of(self, path: &Path) -> StoreError {
+        match self {
+            StoreError::Failed(redb::Error::Corrupted(detail)) => {
+                StoreError::Damaged { path: path.to_path_buf(), detail }
+            }
+            other => other,
+        }
+    }
 }
 
 /// Sums over the streams, kept up to date by every transaction.
@@ -184,10 +211,22 @@ fn open_database(path: &Path, cache_bytes: usize, events: &Events) -> Result<Dat
         let repairing = events.clone();
         builder.set_repair_callback(move |session| repairing.store_repairing(session.progress()));
     }
-    builder.create(path).map_err(|error| match error {
-        redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.to_path_buf()),
-        other => StoreError::Open { path: path.to_path_buf(), detail: other.to_string() },
-    })
+    // A damaged file is an error of redb's as a rule, but might make it panic.
+    let opened = std::panic::catch_unwind(AssertUnwindSafe(|| builder.create(path)));
+    let damaged = |detail: String| StoreError::Damaged { path: path.to_path_buf(), detail };
+    match opened {
+        Ok(Ok(database)) => Ok(database),
+        Ok(Err(redb::DatabaseError::DatabaseAlreadyOpen)) => Err(StoreError::Locked(path.to_path_buf())),
+        Ok(Err(redb::DatabaseError::Storage(redb::StorageError::Corrupted(detail)))) => Err(damaged(detail)),
+        // No file of redb's at all.
+        Ok(Err(redb::DatabaseError::Storage(redb::StorageError::Io(error))))
+            if error.kind() == ErrorKind::InvalidData =>
+        {
+            Err(damaged(error.to_string()))
+        }
+        Ok(Err(other)) => Err(StoreError::Open { path: path.to_path_buf(), detail: other.to_string() }),
+        Err(_) => Err(damaged("it cannot be made sense of".to_string())),
+    }
 }
 
 /// Ends every stream of a model that is not there, without a word; the numbering of their outputs goes on.

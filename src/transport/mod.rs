@@ -89,6 +89,12 @@ pub trait Source: Send {
     fn pause(&mut self);
 
     fn resume(&mut self);
+
+    /// Number of the last assignment of partitions, which grows whenever some are given to this source. What was polled
+    /// belongs to the assignments up to then.
+    fn assignment(&self) -> u64 {
+        0
+    }
 }
 
 /// All that some records lead to, and how far the source was read for it: committed as a whole.
@@ -99,6 +105,9 @@ pub struct Transaction {
     pub letters: Vec<DeadLetter>,
     /// For each partition of which records were read, the first offset *not* read.
     pub positions: Vec<Position>,
+    /// [`Source::assignment`] when the first of the records was polled: a partition that was given later, again, has been
+    /// with others meanwhile.
+    pub assignment: u64,
 }
 
 /// Where labels, states and dead letters go, together with the source's positions. Used by one thread.

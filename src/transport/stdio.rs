@@ -176,7 +176,7 @@ fn write_lines(to: &mut impl Write, lines: impl Iterator<Item = Vec<u8>>) -> std
 
 impl<O: Write + Send, E: Write + Send> Sink for LineSink<O, E> {
     fn commit(&mut self, transaction: Transaction) -> Result<(), TransportError> {
-        let Transaction { outputs, states, letters, positions: _ } = transaction;
+        let Transaction { outputs, states, letters, .. } = transaction;
         let failed = |what| move |e: std::io::Error| TransportError::Fatal(format!("cannot write to {what}: {e}"));
         let outputs = outputs.into_iter().map(|output| output.value);
         write_lines(&mut self.output, outputs).map_err(failed("standard output"))?;

@@ -212,6 +212,9 @@ impl<'a> Offline<'a> {
     }
 }
 
+/// A stream's records, labels and dead letters.
+type OfStream<'a> = (Vec<&'a RawRecord>, Vec<&'a Published>, Vec<&'a Published>);
+
 /// Judges what was published of `records` (each stream's in order), in the order in which it can be read. `states`: what
 /// is kept of the streams in the end.
 pub fn judge(
@@ -221,7 +224,7 @@ pub fn judge(
     states: &BTreeMap<Stream, StreamState>,
     ends: Ends,
 ) -> Verdict {
-    let mut streams: BTreeMap<Stream, (Vec<&RawRecord>, Vec<&Published>, Vec<&Published>)> = BTreeMap::new();
+    let mut streams: BTreeMap<Stream, OfStream<'_>> = BTreeMap::new();
     for record in records {
         let Origin::Record { partition, .. } = record.origin else { continue };
         streams.entry((partition, record.key.clone())).or_default().0.push(record);

@@ -247,7 +247,8 @@ impl Sink for KafkaSink {
         let positions = &transaction.positions;
         let states = transaction.states.iter().map(|change| change.stream.partition());
         let partitions: BTreeSet<i32> = positions.iter().map(|p| p.partition).chain(states).collect();
-        self.assignment.begin_writing(&partitions)?;
+        self.sim.step("takes up a batch");
+        self.assignment.begin_writing(&partitions, transaction.assignment)?;
         let result = self.write(&partitions, &transaction);
         self.assignment.end_writing(if result.is_ok() { positions } else { &[] });
         {

@@ -199,6 +199,10 @@ impl Source for KafkaSource {
         Ok(())
     }
 
+    fn assignment(&self) -> u64 {
+        self.assignment.epoch()
+    }
+
     fn pause(&mut self) {
         self.paused = true;
     }

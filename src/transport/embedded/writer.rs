@@ -3,6 +3,7 @@
 //! Whatever waits when a transaction begins (ingested records of many clients, the pipeline's commit, retention) goes
 //! into it and is answered when it is on disk. So one fsync serves many, and nothing is acknowledged before it.
 
+use super::acknowledged::Acknowledged;
 use super::effects::{Told, commit, ingest};
 use super::retention::Retention;
 use super::tables::Counters;
@@ -39,6 +40,7 @@ pub enum Write {
 pub struct Writer {
     pub shared: Arc<Shared>,
     pub counters: Counters,
+    pub acknowledged: Acknowledged,
     pub retention: Retention,
     /// Clients that wait for the output of a record, by its offset.
     pub waiting: HashMap<u64, Vec<oneshot::Sender<Answer>>>,
@@ -93,6 +95,9 @@ impl Writer {
         match result {
             Ok(()) => {
                 self.counters = counters;
+                if let Err(error) = self.acknowledged.advance(counters.queue_next) {
+                    self.shared.events.acknowledged_not_noted(&error);
+                }
                 if let Some(figures) = figures {
                     self.shared.events.streams_stored(figures.live, figures.state_bytes);
                     self.shared.events.streams_draining(figures.draining);

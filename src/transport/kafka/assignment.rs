@@ -186,10 +186,16 @@ impl Assignment {
             .collect()
     }
 
-    /// Begins to write a batch with records or states of these partitions.
-    pub fn begin_writing(&self, partitions: &BTreeSet<i32>) -> Result<(), TransportError> {
+    /// Number of the last assignment.
+    pub fn epoch(&self) -> u64 {
+        self.lock().epoch
+    }
+
+    /// Begins to write a batch with records or states of these partitions, polled when `epoch` was the last assignment.
+    pub fn begin_writing(&self, partitions: &BTreeSet<i32>, epoch: u64) -> Result<(), TransportError> {
         let mut inner = self.lock();
-        let epoch_of = |p: &i32| (*p, inner.partitions.get(p).map_or(0, |partition| partition.epoch));
+        // One that was given later is not that of the batch.
+        let epoch_of = |p: &i32| (*p, inner.partitions.get(p).map_or(0, |partition| partition.epoch.min(epoch)));
         let batch: BTreeMap<i32, u64> = partitions.iter().map(epoch_of).collect();
         let gone = gone(&inner, &batch);
         if gone.is_empty() {
@@ -279,7 +285,7 @@ mod tests {
         let assignment = std::sync::Arc::new(assignment());
         assignment.assign(&[0, 1]);
         assignment.serve(0, 5);
-        assignment.begin_writing(&[0].into()).unwrap();
+        assignment.begin_writing(&[0].into(), assignment.epoch()).unwrap();
         let other = assignment.clone();
         let writer = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(50));
@@ -288,12 +294,12 @@ mod tests {
         });
         assignment.revoke(&[0], false, Duration::from_secs(10));
         assert_eq!(assignment.uncommitted(), [(0, 9)]);
-        assert!(assignment.begin_writing(&[0, 1].into()).is_err());
+        assert!(assignment.begin_writing(&[0, 1].into(), assignment.epoch()).is_err());
         assignment.forget(&[0]);
         writer.join().unwrap();
         assert_eq!(assignment.take_lost(), [0]);
         assert!(assignment.take_lost().is_empty());
-        assert!(assignment.begin_writing(&[1].into()).is_ok());
+        assert!(assignment.begin_writing(&[1].into(), assignment.epoch()).is_ok());
     }
 
     #[test]
@@ -301,7 +307,7 @@ mod tests {
         let assignment = assignment();
         assignment.assign(&[0]);
         assignment.serve(0, 5);
-        assignment.begin_writing(&[0].into()).unwrap();
+        assignment.begin_writing(&[0].into(), assignment.epoch()).unwrap();
         assignment.revoke(&[0], true, Duration::ZERO);
         assert!(matches!(assignment.go_on_writing(), Err(TransportError::Reassigned(gone)) if gone == [0]));
     }
@@ -312,7 +318,7 @@ mod tests {
         let position = |next_offset| [Position { topic: "t".into(), partition: 0, next_offset }];
         assignment.assign(&[0]);
         assignment.serve(0, 5);
-        assignment.begin_writing(&[0].into()).unwrap();
+        assignment.begin_writing(&[0].into(), assignment.epoch()).unwrap();
         assignment.revoke(&[0], false, Duration::ZERO);
         assignment.forget(&[0]);
         assignment.assign(&[0]);
@@ -320,9 +326,11 @@ mod tests {
         assert!(assignment.go_on_writing().is_err());
         assignment.end_writing(&position(30));
         assert_eq!(assignment.labelled(), [(0, 16)], "what was written by the earlier assignment does not count");
-        assignment.begin_writing(&[0].into()).unwrap();
+        assignment.begin_writing(&[0].into(), assignment.epoch()).unwrap();
         assignment.go_on_writing().unwrap();
         assignment.end_writing(&position(18));
         assert_eq!(assignment.labelled(), [(0, 18)]);
+        // Nor one that was polled before and is begun only now.
+        assert!(assignment.begin_writing(&[0].into(), assignment.epoch() - 1).is_err());
     }
 }

@@ -343,7 +343,7 @@ impl Sink for KafkaSink {
         let positions = &transaction.positions;
         let states = transaction.states.iter().map(|change| change.stream.partition());
         let partitions: BTreeSet<i32> = positions.iter().map(|p| p.partition).chain(states).collect();
-        self.shared.assignment.begin_writing(&partitions)?;
+        self.shared.assignment.begin_writing(&partitions, transaction.assignment)?;
         let result = self.write(&partitions, &transaction);
         // Not before the states are there may a partition be handed over; not after an error does it count.
         self.shared.assignment.end_writing(if result.is_ok() { positions } else { &[] });

@@ -3,7 +3,6 @@
 //! [`KafkaSource::poll`] never waits for a broker: until one answers and the topics are in order it gives no records,
 //! tries again with growing pauses, and `/readyz` says why.
 
-use super::assignment::Assignment;
 use super::clients;
 use super::context::{ConsumerContext, PlainContext, Seen};
 use super::restore::Restorer;
@@ -56,10 +55,6 @@ impl KafkaSource {
             kept: Vec::new(),
             paused: false,
         }
-    }
-
-    fn assignment(&self) -> &Assignment {
-        &self.shared.assignment
     }
 
     fn make_consumer(&mut self) -> Result<Arc<BaseConsumer<ConsumerContext>>, TransportError> {
@@ -136,7 +131,7 @@ impl KafkaSource {
     /// Sets the position of partitions whose states are there, and serves them.
     fn begin_restored(&mut self, consumer: &BaseConsumer<ConsumerContext>) {
         let mut served_more = false;
-        for partition in self.assignment().to_position() {
+        for partition in self.shared.assignment.to_position() {
             match self.first_offset(consumer, partition) {
                 Ok((next, end)) => {
                     if let Err(error) = self.seek(consumer, &[(partition, next)]) {
@@ -144,7 +139,7 @@ impl KafkaSource {
                         self.shared.health.trouble("group", format!("setting the position of a partition: {error}"));
                         continue;
                     }
-                    self.assignment().serve(partition, next);
+                    self.shared.assignment.serve(partition, next);
                     served_more = true;
                     self.shared.store.serve(partition);
                     self.ends.insert(partition, end);
@@ -159,10 +154,10 @@ impl KafkaSource {
                 }
             }
         }
-        if self.assignment().is_joined() && self.assignment().to_position().is_empty() {
+        if self.shared.assignment.is_joined() && self.shared.assignment.to_position().is_empty() {
             self.shared.health.fine("group");
         }
-        if served_more && self.assignment().is_all_served() {
+        if served_more && self.shared.assignment.is_all_served() {
             self.shared.health.fine("restore");
         }
     }
@@ -275,7 +270,7 @@ impl KafkaSource {
             let known = self.ends.entry(partition).or_insert(end);
             *known = end.max(*known);
         }
-        self.shared.events.consumer_lag(&self.assignment().lags(&self.ends));
+        self.shared.events.consumer_lag(&self.shared.assignment.lags(&self.ends));
     }
 
     /// A consumer's error that is not about one record.
@@ -304,7 +299,7 @@ impl KafkaSource {
 
     /// The broker has deleted records that were not read yet: tells which, and goes on after them.
     fn skip_what_is_gone(&mut self, consumer: &BaseConsumer<ConsumerContext>) {
-        for partition in self.assignment().served() {
+        for partition in self.shared.assignment.served() {
             let next = self.next.get(&partition).copied().unwrap_or(0);
             match consumer.fetch_watermarks(&self.shared.config.input, partition, TIMEOUT) {
                 Ok((low, _)) if next < low => {
@@ -379,14 +374,14 @@ impl Source for KafkaSource {
         if !self.connect(limits.wait)? {
             return Ok(Polled::Records(Vec::new()));
         }
-        if let Some(reason) = self.assignment().refusal() {
+        if let Some(reason) = self.shared.assignment.refusal() {
             return Err(TransportError::Fatal(reason));
         }
         let consumer = self.shared.connected()?.consumer.clone();
         self.begin_restored(&consumer);
         let records = self.drain(&consumer, limits)?;
         self.look_at_statistics(&consumer);
-        let lost = self.assignment().take_lost();
+        let lost = self.shared.assignment.take_lost();
         if lost.is_empty() {
             if self.paused {
                 // Nobody takes records now. Should there be any, they come first later.
@@ -415,15 +410,15 @@ impl Source for KafkaSource {
         self.shared.store.open_again().map_err(|error| failed("the local copy of the states", &error))?;
         // Where it is not certain what is committed, and where the copy is behind, the broker is asked.
         let serving = self.shared.store.serving();
-        let doubtful: Vec<i32> = self.assignment().served().into_iter().filter(|p| !serving.contains(p)).collect();
+        let doubtful: Vec<i32> = self.shared.assignment.served().into_iter().filter(|p| !serving.contains(p)).collect();
         if !doubtful.is_empty() {
             let paused = consumer.pause(&self.list(&doubtful));
             paused.map_err(|error| failed("pausing partitions whose states are read back", &error))?;
-            for (partition, epoch) in self.assignment().restore_again(&doubtful) {
+            for (partition, epoch) in self.shared.assignment.restore_again(&doubtful) {
                 self.restorer.restore(partition, epoch);
             }
         }
-        let positions = self.assignment().labelled();
+        let positions = self.shared.assignment.labelled();
         self.seek(&consumer, &positions)
             .map_err(|error| TransportError::Transient(format!("going back to what is committed: {error}")))
     }
@@ -437,12 +432,16 @@ impl Source for KafkaSource {
         self.paused = false;
         self.set_paused(false);
     }
+
+    fn assignment(&self) -> u64 {
+        self.shared.assignment.epoch()
+    }
 }
 
 impl KafkaSource {
     fn set_paused(&self, pause: bool) {
         let Ok(connected) = self.shared.connected() else { return };
-        let list = self.list(&self.assignment().served());
+        let list = self.list(&self.shared.assignment.served());
         let consumer = &connected.consumer;
         let result = if pause { consumer.pause(&list) } else { consumer.resume(&list) };
         if let Err(error) = result {
