@@ -1,16 +1,18 @@
 //! The daemon put together: model, transport, pipeline, HTTP; from start to an orderly end.
 
-use crate::config::{Config, ConfigError, Listen, TransportKind};
+use crate::config::{Config, ConfigError, Listen, OnModelChange, TransportKind};
+use crate::encode::InputFormat;
 use crate::events::Events;
 use crate::health::Health;
 use crate::http::{App, serve};
 use crate::model::{Model, ModelError};
-use crate::pipeline::{Parts, Pipeline};
+use crate::pipeline::{Parts, Pipeline, System};
 use crate::shutdown::Shutdown;
-use crate::state::StoreError;
+use crate::state::{ModelPolicy, StoreError};
 use crate::transport::embedded::{Embedded, WriterThread};
 use crate::transport::{Transport, TransportError, kafka, stdio};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -56,21 +58,27 @@ pub async fn run(
     shutdown: Shutdown,
     started: impl FnOnce(Arc<Model>, Option<Embedded>),
 ) -> Result<(), DaemonError> {
-    let model = Arc::new(load_model(&config)?);
-    let format = config.input.resolve(model.encoder().spec())?;
-    let events = Events::new(&model.spec().labels).map_err(|e| DaemonError::Start(std::io::Error::other(e)))?;
+    let models = Models::load(&config)?;
+    let model = models.model.clone();
+    let events = Events::new(&models.labels()).map_err(|e| DaemonError::Start(std::io::Error::other(e)))?;
     events.starting(env!("CARGO_PKG_VERSION"), &model.spec().name, model.fingerprint());
+    if let Some((previous, _)) = &models.previous {
+        events.previous_model(&previous.spec().name, previous.fingerprint());
+    }
     let health = Health::new(events.clone(), &["pipeline"]);
 
-    let (transport, embedded, writer) = open_transport(&config, &model, &events, &health, &shutdown).await?;
+    let policy = models.policy(config.on_model_change);
+    let (transport, embedded, writer) = open_transport(&config, policy, &events, &health, &shutdown).await?;
     let parts = Parts {
         model: model.clone(),
+        previous: models.previous,
         states: transport.states.clone(),
         events: events.clone(),
         input: &config.input,
-        format,
+        format: models.format,
         pipeline: &config.pipeline,
         state: &config.state,
+        runtime: Arc::new(System),
     };
     // HTTP first: an address that is taken should be told before anything runs.
     let app = App::new(&config, &model, embedded.clone(), events.clone(), health.clone(), shutdown.clone());
@@ -115,33 +123,88 @@ pub async fn run(
     Ok(())
 }
 
-/// The model that the configuration names.
-pub fn load_model(config: &Config) -> Result<Model, DaemonError> {
-    if !config.model.is_dir() {
-        let detail = format!("model = {:?}: there is no such directory", config.model);
+/// The models that the configuration names, and how pieces are read for each.
+pub struct Models {
+    pub model: Arc<Model>,
+    /// As [`Parts::format`].
+    pub format: (InputFormat, Option<String>),
+    /// With `on_model_change = "drain"`: `previous_model`.
+    pub previous: Option<(Arc<Model>, InputFormat)>,
+}
+
+impl Models {
+    /// Loads them, and checks that they go together and with `input.format`.
+    pub fn load(config: &Config) -> Result<Models, DaemonError> {
+        let model = load_model("model", &config.model)?;
+        let format = config.input.resolve(model.encoder().spec())?;
+        let previous = match (config.on_model_change, &config.previous_model) {
+            (OnModelChange::Drain, Some(dir)) => Some(load_model("previous_model", dir)?),
+            (OnModelChange::Refuse, Some(_)) => {
+                let detail = "previous_model is given, but on_model_change is \"refuse\": with \"drain\" its live streams \
+                              go on with it until they end; otherwise leave it out";
+                return Err(ConfigError::Invalid(detail.to_string()).into());
+            }
+            _ => None,
+        };
+        let previous = previous.map(|previous| {
+            if previous.fingerprint() == model.fingerprint() {
+                let detail = "previous_model and model are the same model (their fingerprints are equal): previous_model \
+                              is the one by which live streams were begun, model the one that takes its place";
+                return Err(ConfigError::Invalid(detail.to_string()));
+            }
+            let within = |error| ConfigError::Invalid(format!("previous_model: {error}"));
+            let (format, _) = config.input.resolve(previous.encoder().spec()).map_err(within)?;
+            Ok((previous, format))
+        });
+        Ok(Models { model, format, previous: previous.transpose()? })
+    }
+
+    /// All labels that they give.
+    pub fn labels(&self) -> Vec<String> {
+        let mut labels = self.model.spec().labels.clone();
+        for label in self.previous.iter().flat_map(|(previous, _)| &previous.spec().labels) {
+            if !labels.contains(label) {
+                labels.push(label.clone());
+            }
+        }
+        labels
+    }
+
+    /// Whose states are taken up.
+    fn policy(&self, on_model_change: OnModelChange) -> ModelPolicy {
+        ModelPolicy {
+            fingerprint: self.model.fingerprint().to_string(),
+            previous: self.previous.as_ref().map(|(previous, _)| previous.fingerprint().to_string()),
+            on_model_change,
+        }
+    }
+}
+
+fn load_model(key: &str, dir: &Path) -> Result<Arc<Model>, DaemonError> {
+    if !dir.is_dir() {
+        let detail = format!("{key} = {dir:?}: there is no such directory");
         return Err(ConfigError::Invalid(detail).into());
     }
-    Ok(Model::load(&config.model)?)
+    Ok(Arc::new(Model::load(dir)?))
 }
 
 async fn open_transport(
     config: &Config,
-    model: &Model,
+    policy: ModelPolicy,
     events: &Events,
     health: &Health,
     shutdown: &Shutdown,
 ) -> Result<(Transport, Option<Embedded>, Option<WriterThread>), DaemonError> {
-    let (fingerprint, on_change) = (model.fingerprint().to_string(), config.on_model_change);
     match config.transport.kind {
         TransportKind::Embedded => {
             let (settings, events) = (config.embedded.clone(), events.clone());
-            let open = move || Embedded::open(&settings, &fingerprint, on_change, &events);
+            let open = move || Embedded::open(&settings, &policy, &events);
             let opened = tokio::task::spawn_blocking(open).await;
             let (embedded, writer) = opened.map_err(|e| DaemonError::Start(std::io::Error::other(e)))??;
             Ok((embedded.transport()?, Some(embedded), Some(writer)))
         }
-        TransportKind::Stdio => Ok((stdio::open(config, &fingerprint, on_change, events)?, None, None)),
-        TransportKind::Kafka => Ok((kafka::open(config, model, events, health, shutdown)?, None, None)),
+        TransportKind::Stdio => Ok((stdio::open(config, &policy, events)?, None, None)),
+        TransportKind::Kafka => Ok((kafka::open(config, policy, events, health, shutdown)?, None, None)),
     }
 }
 

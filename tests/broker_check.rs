@@ -676,3 +676,52 @@ fn keys_values_headers_and_times_come_back_as_they_were_sent() {
         ]
     );
 }
+
+/// Faults can be those of one client: others are not disturbed, and what is held is handled once it is released.
+#[test]
+fn a_client_whose_requests_are_held_waits_alone() {
+    let broker = own(&["t"]);
+    let of = |name: &str| -> Sender { broker.client().set("client.id", name).set("linger.ms", "0").create().unwrap() };
+    let (ada, bob) = (of("ada"), of("bob"));
+    broker.faulty().fault_of("ada", ApiKey::Produce, 1, Fault::Hold);
+    send(&ada, "t", "held");
+    eventually("it is held", || broker.faulty().faults_left() == 0);
+    send_all(&bob, "t", &numbered("b", 1));
+    assert_eq!(committed(&broker, "t"), ["b0"]);
+    broker.faulty().release(ApiKey::Produce);
+    ada.flush(PATIENCE).unwrap();
+    broker.faulty().fault_of("bob", ApiKey::Produce, 1, Fault::Late(Duration::from_millis(300)));
+    let begun = Instant::now();
+    send_all(&bob, "t", &numbered("late", 1));
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+    assert_eq!(committed(&broker, "t"), ["b0", "held", "late0"]);
+}
+
+#[test]
+fn who_comes_by_a_proxy_stays_with_it() {
+    let proxy = ([127, 0, 0, 1], free_port()).into();
+    let broker = Broker::own_behind(proxy);
+    let told = |address: String| {
+        let mut client = broker.client();
+        let consumer: BaseConsumer = client.set("bootstrap.servers", address).create().unwrap();
+        let metadata = consumer.fetch_metadata(None, PATIENCE).unwrap();
+        format!("{}:{}", metadata.brokers()[0].host(), metadata.brokers()[0].port())
+    };
+    assert_eq!(told(broker.faulty().behind_proxy().unwrap().to_string()), proxy.to_string());
+    assert_eq!(told(broker.address.clone()), broker.address);
+}
+
+/// As if it had been silent for too long: it learns of it with its next heartbeat.
+#[test]
+fn a_session_can_be_ended() {
+    let broker = own(&["in"]);
+    let [one, other] = ["one", "other"].map(|name| Member::join(&broker, "in", &[("client.id", name)]));
+    eventually("joined", || one.has() + other.has() == 1);
+    let (name, heir) = if one.has() == 1 { ("one", &other) } else { ("other", &one) };
+    broker.faulty().fault_of(name, ApiKey::Heartbeat, 1000, Fault::Hold);
+    broker.faulty().expire_members("g", name);
+    eventually("taken over", || heir.has() == 1);
+    assert_eq!((one.has(), other.has()), (1, 1), "it has heard of it");
+    broker.faulty().clear_faults();
+    eventually("it comes back", || one.has() + other.has() == 1 && broker.faulty().state_of("g") == "Stable");
+}

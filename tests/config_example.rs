@@ -12,6 +12,7 @@ fn path() -> PathBuf {
 /// The defaults, and a value for each key that has none by default.
 fn every_key_given() -> Config {
     let mut config = Config::default();
+    config.previous_model = Some("models/old".into());
     config.input = InputConfig { format: Some(ValueFormat::Text), ..config.input };
     config.stdio = StdioConfig { state_file: Some("strand-states.redb".into()) };
     (config.kafka.input_partitions, config.kafka.replication_factor) = (Some(8), Some(3));

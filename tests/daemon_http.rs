@@ -406,7 +406,7 @@ fn the_daemon_tells_how_it_is() {
 }
 
 /// All that `/metrics` tells once records, labels and dead letters have passed. Dashboards rest on these names.
-const METRICS: [&str; 38] = [
+const METRICS: [&str; 41] = [
     "process_resident_memory_bytes",
     "process_start_time_seconds",
     "strand_batch_steps",
@@ -432,12 +432,15 @@ const METRICS: [&str; 38] = [
     "strand_restored_states_total",
     "strand_source_lag_records",
     "strand_source_paused",
+    "strand_standby_partitions",
+    "strand_standby_states_total",
     "strand_state_bytes",
     "strand_states_evicted_total",
     "strand_states_loaded_total",
     "strand_step_seconds",
     "strand_steps_total",
     "strand_store_bytes",
+    "strand_streams_draining",
     "strand_streams_ended_total",
     "strand_streams_live",
     "strand_streams_resident",

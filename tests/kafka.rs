@@ -12,6 +12,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use strand::model::testing::{TEXT, layers, random_model, words_spec};
+use strand_test_broker::Access;
 
 const INPUT: [&str; 1] = ["kafka.input_partitions=4"];
 
@@ -182,7 +183,7 @@ fn cannot_write(errors: &[Errors]) -> (Broker, Place, Daemon) {
     sender.piece("strand-input", "s", b"Lovelace ", None);
     sender.flush();
     broker.cluster().request_errors(Requests::Produce, errors);
-    let daemon = listening(command(&place, &broker.address, "a", &[]));
+    let daemon = listening(command(&place, &broker.address, "a", &["kafka.delivery=at_least_once"]));
     eventually("aborted", || daemon.metric("strand_transactions_total{outcome=\"aborted\"}") >= 1.0);
     (broker, place, daemon)
 }
@@ -196,6 +197,26 @@ fn while_labels_may_not_be_written_the_records_wait() {
     assert_eq!(broker.committed("strand", "strand-input").iter().max(), Some(&-1));
     // Somebody allows it.
     broker.cluster().clear_request_errors(Requests::Produce);
+    eventually("ready", || daemon.get("/readyz").status == 200);
+    broker.settle("strand", "strand-input", Duration::from_secs(20));
+    assert_eq!(words(&outputs(&broker.read("strand-labels"), "s")), ["Ada", "Lovelace"]);
+}
+
+/// The same with transactions: what could not be written is aborted, and written once it may be.
+#[test]
+fn while_a_transaction_may_not_write_the_records_wait() {
+    let (broker, place) = (Broker::own(), Place::new());
+    let daemon = start(&place, &broker, "a", &INPUT);
+    let access = |allowed| broker.faulty().set_topic_access("strand-labels", Access::Write, allowed);
+    access(false);
+    let sender = broker.sender();
+    for piece in ["Ada ", "Lovelace "] {
+        sender.piece("strand-input", "s", piece.as_bytes(), None);
+    }
+    sender.flush();
+    eventually("a reason", || reason(&daemon, "commit").contains("topic authorization failed"));
+    assert_eq!(broker.committed("strand", "strand-input").iter().max(), Some(&-1));
+    access(true);
     eventually("ready", || daemon.get("/readyz").status == 200);
     broker.settle("strand", "strand-input", Duration::from_secs(20));
     assert_eq!(words(&outputs(&broker.read("strand-labels"), "s")), ["Ada", "Lovelace"]);

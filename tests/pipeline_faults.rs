@@ -12,11 +12,11 @@ use strand::events::Events;
 use strand::health::Health;
 use strand::model::testing::{TEXT, tiny_model};
 use strand::model::{Model, Output, Session, Stepper};
-use strand::pipeline::{Parts, Pipeline};
+use strand::pipeline::{Parts, Pipeline, System};
 use strand::shutdown::Shutdown;
 use strand::state::{IdlePage, MemoryStates, StateChange, StateFile, StateReadError, States, StreamId, StreamState};
 use strand::transport::{
-    DeadLetter, Event, Origin, OutputRecord, PollLimits, Polled, Position, RawRecord, Sink, Source, Transport,
+    DeadLetter, Event, Origin, OutputRecord, PollLimits, Polled, RawRecord, Sink, Source, Transaction, Transport,
     TransportError,
 };
 
@@ -88,70 +88,25 @@ impl Source for FaultySource {
     }
 }
 
-#[derive(Default)]
-struct Open {
-    outputs: Vec<OutputRecord>,
-    states: Vec<StateChange>,
-    letters: Vec<DeadLetter>,
-}
-
-struct FaultySink {
-    world: Arc<World>,
-    open: Option<Open>,
-}
-
-impl FaultySink {
-    fn open(&mut self) -> &mut Open {
-        self.open.as_mut().expect("within a transaction")
-    }
-}
+struct FaultySink(Arc<World>);
 
 impl Sink for FaultySink {
-    fn begin(&mut self) -> Result<(), TransportError> {
-        self.world.fault("begin")?;
-        assert!(self.open.replace(Open::default()).is_none(), "begun twice");
-        Ok(())
-    }
-
-    fn outputs(&mut self, outputs: Vec<OutputRecord>) -> Result<(), TransportError> {
-        self.world.fault("outputs")?;
-        self.open().outputs = outputs;
-        Ok(())
-    }
-
-    fn states(&mut self, states: Vec<StateChange>) -> Result<(), TransportError> {
-        self.world.fault("states")?;
-        self.open().states = states;
-        Ok(())
-    }
-
-    fn dead_letters(&mut self, letters: Vec<DeadLetter>) -> Result<(), TransportError> {
-        self.world.fault("dead letters")?;
-        self.open().letters = letters;
-        Ok(())
-    }
-
-    fn commit(&mut self, positions: Vec<Position>) -> Result<(), TransportError> {
-        if self.world.fails() {
+    fn commit(&mut self, transaction: Transaction) -> Result<(), TransportError> {
+        let world = &self.0;
+        if world.fails() {
             // Slow enough that the next batch is computed meanwhile, and the source paused at times.
-            std::thread::sleep(Duration::from_millis(if self.world.fails() { 300 } else { 5 }));
+            std::thread::sleep(Duration::from_millis(if world.fails() { 300 } else { 5 }));
             return Err(TransportError::Transient("commit: fault".to_string()));
         }
-        let open = self.open.take().expect("within a transaction");
-        let mut committed = self.world.committed.lock().unwrap();
-        for position in positions {
+        let mut committed = world.committed.lock().unwrap();
+        for position in transaction.positions {
             assert!(position.next_offset > committed.next, "never back");
             committed.next = position.next_offset;
         }
-        committed.outputs.extend(open.outputs);
-        committed.letters.extend(open.letters);
-        self.world.states.store(open.states);
+        committed.outputs.extend(transaction.outputs);
+        committed.letters.extend(transaction.letters);
+        world.states.store(transaction.states);
         Ok(())
-    }
-
-    fn abort(&mut self) -> Result<(), TransportError> {
-        self.open = None;
-        self.world.fault("abort")
     }
 }
 
@@ -222,19 +177,21 @@ impl World {
         let states: Arc<dyn States> = Arc::new(FaultyStates(self.clone()));
         let transport = Transport {
             source: Box::new(FaultySource { world: self.clone(), next: 0, paused: false }),
-            sink: Box::new(FaultySink { world: self.clone(), open: None }),
+            sink: Box::new(FaultySink(self.clone())),
             states: states.clone(),
             replays: false,
             end_streams_at_end: false,
         };
         let parts = Parts {
             model: model.clone(),
+            previous: None,
             states,
             events: events.clone(),
             input: &config.input,
             format: config.input.resolve(model.encoder().spec()).unwrap(),
             pipeline: &config.pipeline,
             state: &config.state,
+            runtime: Arc::new(System),
         };
         let health = Health::new(events, &["pipeline"]);
         Pipeline::start(transport, &parts, health, Shutdown::new()).unwrap().run().unwrap();
@@ -276,7 +233,7 @@ fn whatever_fails_the_outputs_are_those_of_an_undisturbed_pass() {
         let expected = run(&model, seed, 0, &["pipeline.threads=1", "pipeline.batch_records=1000"]);
         assert_eq!(expected.2, 0);
         let sets = ["pipeline.threads=2", "pipeline.batch_records=30", "state.max_resident=4"];
-        let disturbed = run(&model, seed, 40, &sets);
+        let disturbed = run(&model, seed, 90, &sets);
         assert_eq!((disturbed.0, disturbed.1), (expected.0, expected.1), "seed {seed}");
         failed += disturbed.2;
     }

@@ -1,9 +1,12 @@
 //! `strand check`: would `strand run` start? Reads the configuration and the model; with `--online` asks Kafka too.
 
 use super::run::RunArgs;
+use std::path::Path;
 use strand::config::TransportKind;
-use strand::daemon::load_model;
+use strand::daemon::Models;
+use strand::encode::InputFormat;
 use strand::events::Events;
+use strand::model::Model;
 use strand::transport::kafka;
 
 /// Check a configuration and its model without running.
@@ -25,13 +28,19 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
         kafka::check_properties(&config.kafka)?;
         println!("kafka.properties: fine ({} given)", config.kafka.properties.len());
     }
-    let model = load_model(&config)?;
-    let (format, pointer) = config.input.resolve(model.encoder().spec())?;
-    println!("model: {} ({}), fingerprint {:.12}", model.spec().name, config.model.display(), model.fingerprint());
-    let format = format!("{format:?}").to_lowercase();
-    match pointer {
-        Some(pointer) => println!("input.format: json, {format} at {pointer}"),
-        None => println!("input.format: {format}"),
+    let Models { model, format: (format, pointer), previous } = Models::load(&config)?;
+    let tell = |key: &str, model: &Model, dir: &Path, format: InputFormat| {
+        println!("{key}: {} ({}), fingerprint {:.12}", model.spec().name, dir.display(), model.fingerprint());
+        let format = format!("{format:?}").to_lowercase();
+        match &pointer {
+            Some(pointer) => println!("input.format: json, {format} at {pointer}"),
+            None => println!("input.format: {format}"),
+        }
+    };
+    tell("model", &model, &config.model, format);
+    if let (Some((previous, format)), Some(dir)) = (previous, &config.previous_model) {
+        println!("on_model_change: drain; live streams of the previous model go on with it until they end");
+        tell("previous_model", &previous, dir, format);
     }
     if args.online {
         if !is_kafka {

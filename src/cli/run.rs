@@ -30,6 +30,9 @@ pub struct RunArgs {
     /// What to do with states that another model made [default: refuse]
     #[arg(long, value_name = "WHAT")]
     pub on_model_change: Option<OnModelChange>,
+    /// With --on-model-change drain: directory of the model before, whose live streams go on with it until they end
+    #[arg(long, value_name = "DIR")]
+    pub previous_model: Option<PathBuf>,
     /// How log lines are written [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -53,6 +56,9 @@ impl RunArgs {
         }
         if let Some(on_model_change) = self.on_model_change {
             config.on_model_change = on_model_change;
+        }
+        if let Some(previous_model) = &self.previous_model {
+            config.previous_model = Some(previous_model.clone());
         }
         if let Some(format) = self.log_format {
             config.log.format = format;

@@ -60,9 +60,11 @@ impl Config {
         let positive = [
             ("pipeline.batch_records", self.pipeline.batch_records as u64),
             ("pipeline.batch_bytes", self.pipeline.batch_bytes.0),
+            ("pipeline.commit_records", self.pipeline.commit_records as u64),
+            ("pipeline.commit_bytes", self.pipeline.commit_bytes.0),
             ("input.max_record_bytes", self.input.max_record_bytes.0),
             ("state.max_resident", self.state.max_resident as u64),
-            ("state.max_resident_bytes", self.state.max_resident_bytes.0),
+            ("state.memory", self.state.memory.0),
             ("embedded.queue_max_records", self.embedded.queue_max_records),
             ("embedded.queue_max_bytes", self.embedded.queue_max_bytes.0),
             ("http.max_request_bytes", self.http.max_request_bytes.0),

@@ -21,6 +21,9 @@ use std::path::PathBuf;
 pub struct Config {
     pub model: PathBuf,
     pub on_model_change: OnModelChange,
+    /// With [`OnModelChange::Drain`]: directory of the model whose streams are live.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous_model: Option<PathBuf>,
     pub shutdown_timeout: Period,
     pub transport: TransportConfig,
     pub input: InputConfig,
@@ -38,6 +41,7 @@ impl Default for Config {
         Config {
             model: "models/ner-en".into(),
             on_model_change: OnModelChange::Refuse,
+            previous_model: None,
             shutdown_timeout: Period::seconds(30),
             transport: TransportConfig::default(),
             input: InputConfig::default(),
@@ -60,6 +64,8 @@ pub enum OnModelChange {
     Refuse,
     /// Drop the states: every stream begins anew.
     Reset,
+    /// Live streams of `previous_model` go on with it until they end; others begin with the model given.
+    Drain,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -148,29 +154,38 @@ pub struct PipelineConfig {
     pub threads: usize,
     pub batch_records: usize,
     pub batch_bytes: Bytes,
+    /// How long what is computed may wait for more to be committed with it; zero: not at all.
+    pub commit_interval: Period,
+    /// Records, and bytes of outputs and states, with which it waits no longer.
+    pub commit_records: usize,
+    pub commit_bytes: Bytes,
 }
 
 impl Default for PipelineConfig {
     fn default() -> Self {
-        PipelineConfig { threads: 0, batch_records: 1024, batch_bytes: Bytes(256 << 10) }
+        PipelineConfig {
+            threads: 0,
+            batch_records: 1024,
+            batch_bytes: Bytes(256 << 10),
+            commit_interval: Period(std::time::Duration::ZERO),
+            commit_records: 16_384,
+            commit_bytes: Bytes::mib(16),
+        }
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StateConfig {
+    /// Bytes, and number, of the sessions that are kept in memory.
+    pub memory: Bytes,
     pub max_resident: usize,
-    pub max_resident_bytes: Bytes,
     pub stream_ttl: Period,
 }
 
 impl Default for StateConfig {
     fn default() -> Self {
-        StateConfig {
-            max_resident: 100_000,
-            max_resident_bytes: Bytes::mib(512),
-            stream_ttl: Period(std::time::Duration::ZERO),
-        }
+        StateConfig { memory: Bytes::mib(512), max_resident: 1_000_000, stream_ttl: Period(std::time::Duration::ZERO) }
     }
 }
 
@@ -230,6 +245,10 @@ pub struct KafkaConfig {
     pub replication_factor: Option<u16>,
     pub state_dir: PathBuf,
     pub state_cache: Bytes,
+    /// How often that copy is saved, so that a later start goes on from there.
+    pub state_save: Period,
+    /// Follow the changelog of partitions that others are in charge of.
+    pub standby: bool,
     pub ended_keep: Period,
     /// Passed to librdkafka unchanged.
     pub properties: BTreeMap<String, Property>,
@@ -244,12 +263,14 @@ impl Default for KafkaConfig {
             output: "strand-labels".to_string(),
             dead_letters: "strand-dead-letters".to_string(),
             changelog: "strand-state".to_string(),
-            delivery: Delivery::AtLeastOnce,
+            delivery: Delivery::ExactlyOnce,
             create_topics: true,
             input_partitions: None,
             replication_factor: None,
             state_dir: "strand-kafka".into(),
             state_cache: Bytes::mib(128),
+            state_save: Period::seconds(10),
+            standby: false,
             ended_keep: Period::seconds(86_400),
             properties: BTreeMap::new(),
         }

@@ -1,18 +1,20 @@
 //! Everything that happens in the daemon is one named event here, which writes its log line and moves its metrics in
 //! the same place, so that the two cannot drift apart. No other module touches a metric.
 
+mod draining;
 mod metrics;
 
 pub use metrics::{Metrics, resident_memory_bytes};
 
 use crate::state::StreamId;
 use crate::transport::Origin;
+use draining::Draining;
 use prometheus::local::LocalHistogram;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
@@ -22,8 +24,9 @@ pub struct Events(Arc<Inner>);
 
 struct Inner {
     metrics: Metrics,
-    /// The model's labels, in order, for the counters by label.
+    /// The labels that are counted: all that the models give.
     labels: Vec<String>,
+    draining: Mutex<Draining>,
     started: Instant,
     /// Seconds since `started` (plus one) when records' rejections were last logged.
     rejections_logged: AtomicU64,
@@ -36,7 +39,7 @@ pub struct Tally {
     pub bytes: u64,
     pub steps: u64,
     pub unknown: u64,
-    /// Labels given, by the model's label.
+    /// Labels given, by their places among those that are counted.
     pub labels: Vec<u64>,
     pub ended: u64,
     pub expired: u64,
@@ -46,10 +49,10 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// One label of the output.
-    pub fn label(&mut self, label: usize, score: f32) {
+    /// One label of the output: its place by [`Events::place_of_label`].
+    pub fn label(&mut self, place: Option<usize>, score: f32) {
         self.steps += 1;
-        if let Some(count) = self.labels.get_mut(label) {
+        if let Some(count) = place.and_then(|place| self.labels.get_mut(place)) {
             *count += 1;
         }
         self.confidence.observe(f64::from(score));
@@ -66,6 +69,7 @@ impl Events {
         let inner = Inner {
             metrics: Metrics::new()?,
             labels: labels.to_vec(),
+            draining: Mutex::default(),
             started: Instant::now(),
             rejections_logged: AtomicU64::new(0),
         };
@@ -92,6 +96,11 @@ impl Events {
         &self.0.metrics
     }
 
+    /// The place of a label among those that are counted; one that is not counted has none.
+    pub fn place_of_label(&self, label: &str) -> Option<usize> {
+        self.0.labels.iter().position(|counted| counted == label)
+    }
+
     pub fn uptime(&self) -> Duration {
         self.0.started.elapsed()
     }
@@ -102,6 +111,27 @@ impl Events {
         self.0.metrics.build_info.with_label_values(&[version]).set(1.0);
         self.0.metrics.model_info.with_label_values(&[model, fingerprint]).set(1.0);
         info!(version, model, fingerprint, "starting");
+    }
+
+    /// `on_model_change = "drain"`: streams that this model began go on with it.
+    pub fn previous_model(&self, model: &str, fingerprint: &str) {
+        self.draining(|draining| draining.on = true);
+        info!(model, fingerprint, "previous model: its live streams go on with it until they end");
+    }
+
+    /// Something that decides whether any stream of the previous model is left.
+    fn draining(&self, happens: impl FnOnce(&mut Draining)) {
+        // Each change is whole when the lock is given back, so that a panic elsewhere does no harm.
+        let mut draining = self.0.draining.lock().unwrap_or_else(PoisonError::into_inner);
+        happens(&mut draining);
+        match draining.is_news() {
+            None => {}
+            Some(0) => info!("drained: previous_model can be removed from the configuration"),
+            Some(partitions) => info!(
+                partitions,
+                "drained: previous_model can be removed from the configuration, once every instance says so"
+            ),
+        }
     }
 
     pub fn listening(&self, address: SocketAddr) {
@@ -129,6 +159,19 @@ impl Events {
 
     pub fn store_reopened(&self, cause: &dyn Display) {
         warn!(%cause, "data directory: reopened after an error");
+    }
+
+    pub fn checkpoint_taken_up(&self, path: &Path, states: u64, took: Duration) {
+        let took_ms = took.as_millis() as u64;
+        info!(path = %path.display(), states, took_ms, "the local copy of the states is taken up");
+    }
+
+    pub fn checkpoint_put_aside(&self, reason: &dyn Display) {
+        warn!(%reason, "the local copy of the states is put aside; they are read from the changelog again");
+    }
+
+    pub fn checkpoint_not_saved(&self, cause: &dyn Display) {
+        warn!(%cause, "the local copy of the states cannot be saved; the next start reads more of the changelog");
     }
 
     pub fn states_reset(&self, streams: u64, found: &str) {
@@ -248,6 +291,7 @@ impl Events {
     pub fn partitions_assigned(&self, partitions: &[i32], now: usize) {
         self.0.metrics.rebalances.inc();
         self.0.metrics.partitions_assigned.set(clamp(now as u64));
+        self.draining(|draining| draining.assigned(partitions));
         info!(?partitions, now, "kafka: partitions assigned");
     }
 
@@ -256,6 +300,7 @@ impl Events {
         let metrics = &self.0.metrics;
         metrics.rebalances.inc();
         metrics.partitions_assigned.set(clamp(now as u64));
+        self.draining(|draining| draining.revoked(partitions));
         for partition in partitions.iter().map(i32::to_string) {
             // A series that isn't there needs no removing.
             let _ = metrics.consumer_lag.remove_label_values(&[partition.as_str()]);
@@ -281,6 +326,19 @@ impl Events {
 
     pub fn states_restored(&self, count: u64) {
         self.0.metrics.restored_states.inc_by(count);
+    }
+
+    /// Partitions that others are in charge of and whose changelog is followed.
+    pub fn standby(&self, partitions: usize) {
+        self.0.metrics.standby_partitions.set(clamp(partitions as u64));
+    }
+
+    pub fn states_followed(&self, count: u64) {
+        self.0.metrics.standby_states.inc_by(count);
+    }
+
+    pub fn following_failed(&self, partition: i32, cause: &dyn Display) {
+        warn!(partition, %cause, "kafka: a partition's changelog cannot be followed; taking it over would take longer");
     }
 
     pub fn restore_failed(&self, partition: i32, cause: &dyn Display) {
@@ -331,6 +389,18 @@ impl Events {
         metrics.state_bytes.with_label_values(&["store"]).set(clamp(bytes));
     }
 
+    /// The store's count of live streams that go on with the previous model.
+    pub fn streams_draining(&self, count: u64) {
+        self.0.metrics.streams_draining.set(clamp(count));
+        self.draining(|draining| draining.counted(count));
+    }
+
+    /// The same, of these partitions, which are served.
+    pub fn streams_draining_in(&self, count: u64, served: Vec<i32>) {
+        self.0.metrics.streams_draining.set(clamp(count));
+        self.draining(|draining| draining.counted_in(count, served));
+    }
+
     // Queues, ingestion, retention.
 
     pub fn queue(&self, records: u64, bytes: u64) {
@@ -360,6 +430,11 @@ impl Events {
     pub fn ingest_failed(&self, cause: &dyn Display) {
         self.0.metrics.ingest_requests.with_label_values(&["failed"]).inc();
         warn!(%cause, "records could not be written; the client is told to try again");
+    }
+
+    /// The records are on disk all the same.
+    pub fn acknowledged_not_noted(&self, cause: &dyn Display) {
+        debug!(%cause, "how far records are acknowledged could not be noted beside the store");
     }
 
     pub fn follower(&self, change: i64) {
@@ -395,12 +470,12 @@ mod tests {
         let events = Events::new(&["O".to_string(), "B-PER".to_string()]).unwrap();
         let mut tally = events.tally();
         tally.records = 1;
-        tally.label(1, 0.9);
+        tally.label(Some(1), 0.9);
         tally.discard();
         let mut tally = events.tally();
         tally.records = 2;
-        tally.label(0, 0.5);
-        tally.label(1, 0.7);
+        tally.label(events.place_of_label("O"), 0.5);
+        tally.label(events.place_of_label("B-PER"), 0.7);
         events.committed(vec![tally], &[1000, 2000], 2500, Duration::from_millis(3));
         let text = events.metrics().render().unwrap();
         for line in [

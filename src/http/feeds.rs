@@ -6,7 +6,7 @@ use super::reply::Problem;
 use crate::events::Events;
 use crate::shutdown::Shutdown;
 use crate::state::StreamId;
-use crate::transport::embedded::{Embedded, Feed, Row};
+use crate::transport::embedded::{Embedded, Feed, Progress, Row};
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 /// Rows that are read from the store at a time.
@@ -115,7 +115,11 @@ async fn answer(app: &App, feed: Feed, query: &FeedQuery, headers: &HeaderMap) -
     let place = app.followers.clone().try_acquire_owned();
     let place = place.map_err(|_| Problem::unavailable("too many clients read labels; see http.max_followers"))?;
     let (rows, body) = mpsc::channel(1);
-    let reading = Reading {
+    let mut progress = embedded.progress();
+    // Marked before reading: what is committed meanwhile is seen as a change.
+    progress.borrow_and_update();
+    let mut reading = Reading {
+        progress,
         embedded,
         feed,
         next: from,
@@ -126,7 +130,9 @@ async fn answer(app: &App, feed: Feed, query: &FeedQuery, headers: &HeaderMap) -
         shutdown: app.shutdown.clone(),
         _place: Place::new(place, app.events.clone()),
     };
-    tokio::spawn(reading.run());
+    // A store that cannot be read is told as such, not by an answer that is cut off.
+    let first = reading.page().await.map_err(|e| Problem::unavailable(e.to_string()))?;
+    tokio::spawn(reading.run(first));
     let kind = if events { "text/event-stream" } else { "application/x-ndjson" };
     let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, Body::from_stream(ReceiverStream::new(body))).into_response())
@@ -135,6 +141,7 @@ async fn answer(app: &App, feed: Feed, query: &FeedQuery, headers: &HeaderMap) -
 /// One client's reading of a feed: a page in memory at a time, however slow the client.
 struct Reading {
     embedded: Embedded,
+    progress: watch::Receiver<Progress>,
     feed: Feed,
     next: u64,
     left: u64,
@@ -146,24 +153,23 @@ struct Reading {
 }
 
 impl Reading {
-    /// Ends with the feed (or its limit), the client, or the daemon.
-    async fn run(mut self) {
-        let mut progress = self.embedded.progress();
+    /// Sends the first page and what follows; ends with the feed (or its limit), the client, or the daemon.
+    async fn run(mut self, first: Option<Bytes>) {
+        let mut page = Ok(first);
         loop {
-            // Marked before reading: what is committed meanwhile is seen as a change.
-            progress.borrow_and_update();
-            while let Some(page) = self.page().await.transpose() {
+            while let Some(rows) = page.transpose() {
                 // After an error the answer is cut off, so that the client sees that it is not whole.
-                let failed = page.is_err();
-                if self.rows.send(page).await.is_err() || failed {
+                let failed = rows.is_err();
+                if self.rows.send(rows).await.is_err() || failed {
                     return;
                 }
+                page = self.page().await;
             }
             if !self.follow || self.left == 0 {
                 return;
             }
             tokio::select! {
-                changed = progress.changed() => if changed.is_err() { return },
+                changed = self.progress.changed() => if changed.is_err() { return },
                 () = self.shutdown.requested() => return,
                 () = self.rows.closed() => return,
                 () = tokio::time::sleep(HEARTBEAT), if self.events => {
@@ -172,6 +178,8 @@ impl Reading {
                     }
                 }
             }
+            self.progress.borrow_and_update();
+            page = self.page().await;
         }
     }
 

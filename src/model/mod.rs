@@ -55,7 +55,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads `model.toml`, `weights.safetensors` and the vocabularies in `dir`, and checks that they fit together.
+    /// Reads `model.toml`, `weights.safetensors` and the vocabularies in `dir`, and checks that they fit together and are
+    /// what was written.
     pub fn load(dir: &Path) -> Result<Model, ModelError> {
         let spec = ModelSpec::load(dir)?;
         let path = dir.join("model.toml");
@@ -64,26 +65,27 @@ impl Model {
         let classes = spec.classes.as_ref().map_or(spec.labels.len(), Vec::len);
         let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, classes);
         let params = Params::load(&shape, &dir.join("weights.safetensors"))?;
-        Model::new(spec, encoder, &params).map_err(|detail| ModelError::Invalid { path, detail })
+        let invalid = |detail| ModelError::Invalid { path: path.clone(), detail };
+        let model = Model::new(spec, encoder, &params).map_err(invalid)?;
+        match &model.spec.fingerprint {
+            Some(expected) if *expected != model.fingerprint_hex => Err(invalid(format!(
+                "the fingerprint should be {expected:.12}…, but that of the files is {:.12}…: one of them is damaged or \
+                 was exchanged. Get the model anew; after a change on purpose, delete the line \"fingerprint\"",
+                model.fingerprint_hex
+            ))),
+            _ => Ok(model),
+        }
     }
 
     /// A model from its parts.
     pub fn new(spec: ModelSpec, encoder: Encoder, params: &Params<f32>) -> Result<Model, String> {
         let class_label = spec.class_labels()?;
         let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, class_label.len());
-        let mut hash = Sha256::new();
-        let decides = (&spec.scheme, &spec.labels, &spec.outside, &spec.classes, &spec.encoder, &spec.layers);
-        hash.update(serde_json::to_vec(&decides).map_err(|e| e.to_string())?);
-        encoder.fingerprint_into(&mut hash);
-        for at in 0..params.len() {
-            hash.update(params.name(at));
-            params.slice(at).iter().for_each(|x| hash.update(x.to_le_bytes()));
-        }
-        let fingerprint: [u8; 32] = hash.finalize().into();
+        let fingerprint = fingerprint(&spec, &encoder, params)?;
         Ok(Model {
             network: Network::new(&shape, params),
             class_label,
-            fingerprint_hex: fingerprint.iter().map(|b| format!("{b:02x}")).collect(),
+            fingerprint_hex: hex(&fingerprint),
             fingerprint,
             parameters: params.count(),
             spec,
@@ -94,7 +96,9 @@ impl Model {
     /// Writes a model directory that [`Model::load`] reads (without the model card).
     pub fn save(dir: &Path, spec: &ModelSpec, encoder: &Encoder, params: &Params<f32>) -> Result<(), ModelError> {
         std::fs::create_dir_all(dir).map_err(|source| ModelError::Write { path: dir.to_path_buf(), source })?;
-        spec.save(dir)?;
+        let invalid = |detail| ModelError::Invalid { path: dir.to_path_buf(), detail };
+        let fingerprint = hex(&fingerprint(spec, encoder, params).map_err(invalid)?);
+        ModelSpec { fingerprint: Some(fingerprint), ..spec.clone() }.save(dir)?;
         encoder.save(dir).map_err(|e| ModelError::Invalid { path: dir.to_path_buf(), detail: e.to_string() })?;
         params.save(&dir.join("weights.safetensors"))
     }
@@ -116,4 +120,21 @@ impl Model {
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint_hex
     }
+}
+
+/// SHA-256 over everything that decides what labels come out.
+fn fingerprint(spec: &ModelSpec, encoder: &Encoder, params: &Params<f32>) -> Result<[u8; 32], String> {
+    let mut hash = Sha256::new();
+    let decides = (&spec.scheme, &spec.labels, &spec.outside, &spec.classes, &spec.encoder, &spec.layers);
+    hash.update(serde_json::to_vec(&decides).map_err(|e| e.to_string())?);
+    encoder.fingerprint_into(&mut hash);
+    for at in 0..params.len() {
+        hash.update(params.name(at));
+        params.slice(at).iter().for_each(|x| hash.update(x.to_le_bytes()));
+    }
+    Ok(hash.finalize().into())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -45,6 +45,9 @@ pub struct ModelSpec {
     pub classes: Option<Vec<ClassSpec>>,
     pub encoder: EncoderSpec,
     pub layers: Vec<LayerSpec>,
+    /// What [`Model::fingerprint`](super::Model::fingerprint) must be; written with the model. Absent: not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
     /// Provenance: recipe, data, seed, scores. For people; not read by the engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<toml::Table>,

@@ -86,6 +86,15 @@ impl Session {
         Ok(fields.take(32)?.iter().map(|b| format!("{b:02x}")).collect())
     }
 
+    /// Whether the model with this fingerprint made this state; what else is in it is not looked at.
+    pub fn is_made_by(bytes: &[u8], fingerprint: &str) -> bool {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let Some((&VERSION, rest)) = bytes.split_first() else { return false };
+        let Some(found) = rest.first_chunk::<32>() else { return false };
+        let digits = found.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| DIGITS[usize::from(digit)]);
+        digits.eq(fingerprint.bytes())
+    }
+
     /// The inverse of [`Session::encode`].
     pub fn decode(model: &Model, bytes: &[u8]) -> Result<Session, StateError> {
         let damaged = |what: &str| StateError::Damaged(what.to_string());

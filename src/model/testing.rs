@@ -2,7 +2,7 @@
 
 use super::params::{NetShape, Params};
 use super::{Model, ModelError, ModelSpec, Scheme, Task};
-use crate::encode::{DnaSpec, Encoder, EncoderSpec, WordSpec};
+use crate::encode::{CharSpec, DnaSpec, Encoder, EncoderSpec, WordSpec};
 use crate::rnn::{Cell, LayerSpec};
 use rand::SeedableRng;
 use std::path::Path;
@@ -33,6 +33,7 @@ pub fn words_spec(name: &str, layers: Vec<LayerSpec>) -> ModelSpec {
         classes: None,
         encoder,
         layers,
+        fingerprint: None,
         training: None,
     }
 }
@@ -44,6 +45,17 @@ pub fn dna_spec(name: &str, layers: Vec<LayerSpec>) -> ModelSpec {
         labels: ["none", "forward", "reverse"].map(String::from).to_vec(),
         outside: Some("none".into()),
         encoder: EncoderSpec::Dna(DnaSpec { kmers: vec![3], kmer_dims: vec![5] }),
+        ..words_spec(name, layers)
+    }
+}
+
+/// A model specification that labels characters, with labels that no word tagger here has (but for `B-PER`).
+pub fn chars_spec(name: &str, layers: Vec<LayerSpec>) -> ModelSpec {
+    ModelSpec {
+        scheme: Scheme::Runs,
+        labels: ["none", "name", "B-PER", "number"].map(String::from).to_vec(),
+        outside: Some("none".into()),
+        encoder: EncoderSpec::Chars(CharSpec { dim: 6, min_count: 1 }),
         ..words_spec(name, layers)
     }
 }

@@ -3,7 +3,9 @@
 use super::decode::{Decoder, stream_of};
 use super::labelling::{Job, Labeller, Outcome};
 use super::residents::Residents;
+use super::runtime::Runtime;
 use super::shard::{Reply, Shard, Work};
+use super::tagger::{Tagger, Taggers};
 use crate::config::{InputConfig, PipelineConfig, StateConfig};
 use crate::encode::InputFormat;
 use crate::events::{Events, Tally};
@@ -35,6 +37,8 @@ pub struct Engine {
 /// What the engine is made of.
 pub struct Parts<'a> {
     pub model: Arc<Model>,
+    /// The model before it, and how its pieces are read: its live streams go on with it until they end.
+    pub previous: Option<(Arc<Model>, InputFormat)>,
     pub states: Arc<dyn States>,
     pub events: Events,
     pub input: &'a InputConfig,
@@ -42,6 +46,7 @@ pub struct Parts<'a> {
     pub format: (InputFormat, Option<String>),
     pub pipeline: &'a PipelineConfig,
     pub state: &'a StateConfig,
+    pub runtime: Arc<dyn Runtime>,
 }
 
 impl Engine {
@@ -51,19 +56,24 @@ impl Engine {
             threads => threads,
         };
         let (format, pointer) = parts.format.clone();
+        let tagger = |model: &Arc<Model>, format| Arc::new(Tagger::new(model.clone(), format, &parts.events));
+        let taggers = Taggers {
+            current: tagger(&parts.model, format),
+            previous: parts.previous.as_ref().map(|(model, format)| tagger(model, *format)),
+        };
         let decoder = Decoder { max_record_bytes: parts.input.max_record_bytes.len(), pointer };
         let (reply_to, replies) = sync_channel(count);
         let (mut shards, mut threads) = (Vec::new(), Vec::new());
         for index in 0..count {
-            let (model, events) = (parts.model.clone(), parts.events.clone());
-            let (max_streams, max_bytes) = (parts.state.max_resident, parts.state.max_resident_bytes.len());
-            let (states, decoder) = (parts.states.clone(), decoder.clone());
+            let (taggers, events) = (taggers.clone(), parts.events.clone());
+            let (max_streams, max_bytes) = (parts.state.max_resident, parts.state.memory.len());
+            let (states, decoder, runtime) = (parts.states.clone(), decoder.clone(), parts.runtime.clone());
             let (sender, work) = sync_channel(1);
             let reply_to = reply_to.clone();
             let run = move || {
-                let labeller = Labeller::new(model.clone(), format, decoder, replays, events.clone());
+                let labeller = Labeller::new(&taggers, decoder, replays, events.clone());
                 let residents = Residents::new(max_streams.div_ceil(count), max_bytes / count);
-                Shard { index, model, labeller, residents, states, events }.run(&work, &reply_to);
+                Shard { index, taggers, labeller, residents, states, runtime, events }.run(&work, &reply_to);
             };
             threads.push(std::thread::Builder::new().name(format!("engine-{index}")).spawn(run)?);
             shards.push(sender);
@@ -114,6 +124,7 @@ impl Engine {
         self.events.residents(streams, bytes);
         // In the order in which the records came, whatever shard was first.
         computed.outputs.sort_by(|a, b| (&a.input.origin, &a.stream, a.seq).cmp(&(&b.input.origin, &b.stream, b.seq)));
+        computed.states.sort_by(|a, b| a.stream.cmp(&b.stream));
         computed.letters.sort_by(|a, b| a.record.origin.cmp(&b.record.origin));
         match error {
             None => Ok(computed),
@@ -153,6 +164,12 @@ impl Engine {
 }
 
 impl Computed {
+    /// Bytes of outputs and states.
+    pub fn bytes(&self) -> usize {
+        let states = self.states.iter().map(|change| change.state.session.as_ref().map_or(0, Vec::len));
+        self.outputs.iter().map(|output| output.value.len()).chain(states).sum()
+    }
+
     /// The batch is not committed: nothing of it counts.
     pub fn discard(self) {
         self.tallies.into_iter().for_each(Tally::discard);

@@ -1,14 +1,16 @@
 //! One batch of one shard, labelled: the records of a stream one after the other, different streams together.
 //!
 //! In each round every stream that has records left takes one. A record's events are applied, its piece is pushed,
-//! then all streams' waiting steps run through the network at once, then what became final is written down.
+//! then all streams' waiting steps run through the network at once (those of each model, if there are two), then what
+//! became final is written down.
 
 use super::decode::{Decoder, Record, reject};
 use super::output::render;
 use super::residents::{Held, Slot};
-use crate::encode::{InputError, InputFormat};
+use super::tagger::{Live, Tagger, Taggers};
+use crate::encode::InputError;
 use crate::events::{Events, Tally};
-use crate::model::{Model, Output, Session, Stepper};
+use crate::model::{Output, Stepper};
 use crate::state::{StreamId, StreamState};
 use crate::transport::{DeadLetter, Event, Origin, OutputRecord, RawRecord, StateChange};
 use std::collections::VecDeque;
@@ -57,9 +59,8 @@ pub struct Outcome {
 
 /// An engine thread's means to label.
 pub struct Labeller {
-    model: Arc<Model>,
-    stepper: Stepper,
-    format: InputFormat,
+    taggers: Taggers,
+    steppers: Vec<(Arc<Tagger>, Stepper)>,
     decoder: Decoder,
     /// Records at or below a stream's `seen` were taken before: [`crate::transport::Transport::replays`].
     replays: bool,
@@ -73,8 +74,8 @@ impl Active {
 }
 
 impl Labeller {
-    pub fn new(model: Arc<Model>, format: InputFormat, decoder: Decoder, replays: bool, events: Events) -> Labeller {
-        Labeller { stepper: Stepper::new(model.clone()), model, format, decoder, replays, events }
+    pub fn new(taggers: &Taggers, decoder: Decoder, replays: bool, events: Events) -> Labeller {
+        Labeller { steppers: taggers.steppers(), taggers: taggers.clone(), decoder, replays, events }
     }
 
     /// Does all jobs of `actives`; `now_ms` is written down as the streams' last activity.
@@ -95,11 +96,7 @@ impl Labeller {
         }
         for active in actives.iter().filter(|active| active.changed) {
             let session = match &active.slot.held {
-                Held::Live(session) => {
-                    let mut bytes = Vec::new();
-                    session.encode(&self.model, &mut bytes);
-                    Some(bytes)
-                }
+                Held::Live(live) => Some(live.encode()),
                 _ => None,
             };
             let state = StreamState { entry: active.slot.entry, session };
@@ -110,7 +107,7 @@ impl Labeller {
 
     fn round(&mut self, actives: &mut [Active], now_ms: u64, outcome: &mut Outcome) {
         for active in &mut *actives {
-            self.open(active, outcome);
+            self.open(active, now_ms, outcome);
         }
         self.step(actives);
         for active in &mut *actives {
@@ -123,14 +120,14 @@ impl Labeller {
     }
 
     /// Takes up the stream's next job and does what its event asks before the piece.
-    fn open(&self, active: &mut Active, outcome: &mut Outcome) {
+    fn open(&self, active: &mut Active, now_ms: u64, outcome: &mut Outcome) {
         let Some(job) = active.jobs.pop_front() else { return };
         let (record, expires) = match job {
             Job::EndIdle { before_ms } => {
                 if !matches!(active.slot.held, Held::Live(_)) || active.slot.entry.active_ms >= before_ms {
                     return;
                 }
-                (self.decoder.decode(end_of(&active.stream)), true)
+                (self.decoder.decode(end_of(&active.stream, now_ms)), true)
             }
             Job::Record(raw) => {
                 // Its labels were published before its stream's state said so.
@@ -153,16 +150,15 @@ impl Labeller {
                 let detail = format!("the stream's state cannot be read ({reason}); \"start\" begins it anew");
                 return outcome.letters.push(*reject(current.record.raw, "state_damaged", detail));
             }
-            Held::Live(session) if !starts => {
+            Held::Live(live) if !starts => {
                 if current.record.event == Some(Event::Reset) {
-                    current.before = Some(Held::Live(session.clone()));
-                    current.trouble = session.finish_unit(&self.model).err();
+                    current.before = Some(Held::Live(live.clone()));
+                    current.trouble = live.finish_unit().err();
                 }
             }
             held => {
                 current.new_life = true;
-                let new = Held::Live(Box::new(Session::new(&self.model)));
-                current.before = Some(std::mem::replace(held, new));
+                current.before = Some(std::mem::replace(held, Held::Live(self.taggers.begin())));
             }
         }
         active.current = Some(current);
@@ -171,18 +167,18 @@ impl Labeller {
     /// Pushes the piece; what the event asks after it.
     fn feed(&self, active: &mut Active, outcome: &mut Outcome) {
         let Some(mut current) = active.current.take() else { return };
-        let Held::Live(session) = &mut active.slot.held else { return };
+        let Held::Live(live) = &mut active.slot.held else { return };
         let event = current.record.event;
         if event == Some(Event::Reset) && !current.new_life {
-            current.output.spans.extend(session.reset());
+            current.output.spans.extend(live.session.reset());
         }
         let piece = current.record.piece();
         if !(piece.is_empty() && event.is_some())
-            && let Err(error) = session.push(&self.model, self.format, piece)
+            && let Err(error) = live.push(piece)
         {
-            match self.without_pending(session, piece) {
+            match without_pending(live, piece) {
                 Some((healed, trouble)) => {
-                    **session = healed;
+                    *live = healed;
                     current.trouble = Some(trouble);
                 }
                 None => {
@@ -194,53 +190,48 @@ impl Labeller {
             }
         }
         if matches!(event, Some(Event::Flush | Event::End))
-            && let Err(trouble) = session.finish_unit(&self.model)
+            && let Err(trouble) = live.finish_unit()
         {
             current.trouble = Some(trouble);
         }
         active.current = Some(current);
     }
 
-    /// Where half a character of an earlier record is what makes this piece bad: the session after dropping that unit
-    /// and taking the piece, and what was wrong with the unit. Otherwise the stream could never go on.
-    fn without_pending(&self, session: &Session, piece: &[u8]) -> Option<(Session, InputError)> {
-        std::str::from_utf8(session.pending()).err()?;
-        let mut healed = session.clone();
-        let trouble = healed.finish_unit(&self.model).err()?;
-        healed.push(&self.model, self.format, piece).ok()?;
-        Some((healed, trouble))
-    }
-
     /// Runs everything that waits through the network, together.
     fn step(&mut self, actives: &mut [Active]) {
-        let (mut sessions, mut outputs, mut places, mut steps) = (Vec::new(), Vec::new(), Vec::new(), 0);
-        for active in actives.iter_mut() {
-            if let (Some(current), Held::Live(session)) = (&mut active.current, &mut active.slot.held)
-                && session.waiting() > 0
-            {
-                steps += session.waiting();
-                outputs.push(std::mem::take(&mut current.output));
-                places.push(&mut current.output);
-                sessions.push(session.as_mut());
+        for (tagger, stepper) in &mut self.steppers {
+            let (mut sessions, mut outputs, mut places, mut steps) = (Vec::new(), Vec::new(), Vec::new(), 0);
+            for active in actives.iter_mut() {
+                if let (Some(current), Held::Live(live)) = (&mut active.current, &mut active.slot.held)
+                    && live.session.waiting() > 0
+                    && Arc::ptr_eq(&live.tagger, tagger)
+                {
+                    steps += live.session.waiting();
+                    outputs.push(std::mem::take(&mut current.output));
+                    places.push(&mut current.output);
+                    sessions.push(live.session.as_mut());
+                }
             }
-        }
-        if sessions.is_empty() {
-            return;
-        }
-        let start = Instant::now();
-        self.stepper.step(&mut sessions, &mut outputs);
-        self.events.stepped(sessions.len(), steps, start.elapsed());
-        for (place, output) in places.into_iter().zip(outputs) {
-            *place = output;
+            if sessions.is_empty() {
+                continue;
+            }
+            let start = Instant::now();
+            stepper.step(&mut sessions, &mut outputs);
+            self.events.stepped(sessions.len(), steps, start.elapsed());
+            for (place, output) in places.into_iter().zip(outputs) {
+                *place = output;
+            }
         }
     }
 
     /// Writes down what became final.
     fn close(&self, active: &mut Active, now_ms: u64, outcome: &mut Outcome) {
         let Some(mut current) = active.current.take() else { return };
+        let Held::Live(live) = &mut active.slot.held else { return };
+        let tagger = live.tagger.clone();
         let ends = current.record.event == Some(Event::End);
-        if ends && let Held::Live(session) = &mut active.slot.held {
-            current.output.spans.extend(session.end());
+        if ends {
+            current.output.spans.extend(live.session.end());
             active.slot.held = Held::None;
         }
         let entry = &mut active.slot.entry;
@@ -263,30 +254,44 @@ impl Labeller {
         tally.expired += u64::from(current.expires);
         tally.unknown += current.output.unknown as u64;
         for label in &current.output.labels {
-            tally.label(label.label, label.score);
+            tally.label(tagger.place(label.label), label.score);
         }
         let seq = entry.next_seq;
         entry.next_seq += 1;
         active.changed = true;
-        let value = render(self.model.spec(), &active.stream.text(), seq, &current.output, ends);
+        let value = render(tagger.model.spec(), &active.stream.text(), seq, &current.output, ends);
         // The record is taken all the same; only what was unfinished before its event is lost.
         if let Some(error) = current.trouble {
             let what = "the record was taken, but what earlier records left unfinished is dropped";
             let detail = format!("{what}: it ends within a character");
             outcome.letters.push(*reject(raw.clone(), error.code(), detail));
         }
-        outcome.outputs.push(OutputRecord { stream: active.stream.clone(), seq, input: raw, value });
+        let (stream, model) = (active.stream.clone(), tagger.name.clone());
+        outcome.outputs.push(OutputRecord { stream, seq, model, input: raw, value });
     }
 }
 
+/// Where half a character of an earlier record is what makes this piece bad: the stream after dropping that unit and
+/// taking the piece, and what was wrong with the unit. Otherwise it could never go on.
+fn without_pending(live: &Live, piece: &[u8]) -> Option<(Live, InputError)> {
+    std::str::from_utf8(live.session.pending()).err()?;
+    let mut healed = live.clone();
+    let trouble = healed.finish_unit().err()?;
+    healed.push(piece).ok()?;
+    Some((healed, trouble))
+}
+
 /// The record that stands for a stream's end by the daemon itself.
-fn end_of(stream: &StreamId) -> RawRecord {
+fn end_of(stream: &StreamId, now_ms: u64) -> RawRecord {
     RawRecord {
         origin: Origin::Strand,
         key: Some(stream.as_bytes().to_vec()),
         value: Vec::new(),
         headers: Event::headers(Some(Event::End)),
-        timestamp_ms: crate::clock::unix_ms(),
+        timestamp_ms: now_ms,
         defect: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,31 +1,35 @@
 //! The pipeline: source → sessions → network → labels → one transaction.
 //!
-//! The coordinator (this file) polls batches from the source, has the [`engine`] compute them and the [`commit`]ter
-//! commit them. While one batch is being committed the next is computed, from states that are not committed yet: when
-//! a commit fails, everything computed is dropped, the sessions are read back and the source goes back to what was
-//! committed. Nothing here knows which transport it runs on.
+//! The coordinator (this file) polls batches from the source, has the [`engine`] compute them and the committer commit
+//! them, several together if `pipeline.commit_interval` says so. While one transaction is being committed the next batch
+//! is computed, from states that are not committed yet: when a commit fails, everything computed is dropped, the sessions
+//! are read back and the source goes back to what was committed. Nothing here knows which transport it runs on, nor
+//! ([`runtime`]) what time it is.
 
-mod commit;
+mod batch;
 mod decode;
 mod engine;
 mod labelling;
 mod output;
 mod residents;
+mod runtime;
 mod shard;
+mod tagger;
 #[cfg(test)]
 mod tests;
 
+pub use batch::Batch;
 pub use engine::Parts;
+pub use runtime::{Commit, Committer, Runtime, System};
 
-use crate::clock::unix_ms;
+use crate::config::PipelineConfig;
 use crate::events::Events;
 use crate::health::Health;
 use crate::shutdown::Shutdown;
 use crate::state::{States, StreamId};
-use crate::transport::{Origin, PollLimits, Polled, Position, RawRecord, Source, Transport, TransportError};
-use commit::{Batch, Committer};
+use crate::transport::{PollLimits, Polled, RawRecord, Source, Transport, TransportError};
+use batch::Read;
 use engine::Engine;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,14 +45,19 @@ pub struct Pipeline {
     source: Box<dyn Source>,
     states: Arc<dyn States>,
     engine: Engine,
-    committer: Committer,
+    committer: Box<dyn Committer>,
+    /// A transaction is under way.
+    in_flight: bool,
+    runtime: Arc<dyn Runtime>,
     events: Events,
     health: Health,
     shutdown: Shutdown,
-    limits: PollLimits,
+    config: PipelineConfig,
     /// Number of the batch that is computed next.
     epoch: u64,
     committed: u64,
+    /// Computed, and not handed to the committer yet: `pipeline.commit_interval` is not over.
+    open: Option<Batch>,
     retry: Duration,
     sweep: Sweep,
     end_streams_at_end: bool,
@@ -68,20 +77,25 @@ impl Pipeline {
         health: Health,
         shutdown: Shutdown,
     ) -> std::io::Result<Pipeline> {
-        let pipeline = parts.pipeline;
+        let runtime = parts.runtime.clone();
+        let commit = batch::committing(transport.sink, parts.events.clone(), runtime.clone());
+        let sweep = Sweep { ttl: parts.state.stream_ttl.on(), next: runtime.now(), after: None };
         Ok(Pipeline {
             source: transport.source,
             states: transport.states,
             engine: Engine::start(parts, transport.replays)?,
-            committer: Committer::start(transport.sink, parts.events.clone())?,
+            committer: runtime.committer(commit)?,
+            in_flight: false,
+            runtime,
             events: parts.events.clone(),
             health,
             shutdown,
-            limits: PollLimits { records: pipeline.batch_records, bytes: pipeline.batch_bytes.len(), wait: POLL_WAIT },
+            config: parts.pipeline.clone(),
             epoch: 1,
             committed: 0,
+            open: None,
             retry: FIRST_RETRY,
-            sweep: Sweep { ttl: parts.state.stream_ttl.on(), next: Instant::now(), after: None },
+            sweep,
             end_streams_at_end: transport.end_streams_at_end,
         })
     }
@@ -91,7 +105,6 @@ impl Pipeline {
         self.health.fine("pipeline");
         let result = self.work();
         self.engine.stop();
-        self.committer.stop();
         result
     }
 
@@ -103,61 +116,110 @@ impl Pipeline {
                 Err(error) => self.recover(error)?,
             }
         }
-        self.settle()
+        match self.submit().and_then(|()| self.settle()) {
+            // What is not committed is still in the source, for the next run.
+            Err(error) if !error.is_fatal() => {
+                self.open.take().into_iter().for_each(Batch::discard);
+                self.events.aborted(&error, Duration::ZERO);
+                Ok(())
+            }
+            result => result,
+        }
     }
 
-    /// Polls and computes one batch and hands it to the committer. False: the source has ended.
+    /// Polls and computes one batch, and hands what is due to the committer. False: the source has ended.
     fn turn(&mut self) -> Result<bool, TransportError> {
         self.note_settled(Duration::ZERO)?;
-        let records = match self.source.poll(&self.limits)? {
+        let limits = self.limits(POLL_WAIT.min(self.until_due()));
+        let records = match self.source.poll(&limits)? {
             Polled::Records(records) => records,
+            // What waits to be committed may have records of theirs.
+            Polled::Lost(partitions) if self.open.is_some() => return Err(TransportError::Reassigned(partitions)),
             Polled::Lost(partitions) => {
                 self.engine.forget(Some(partitions))?;
                 return Ok(true);
             }
             // Only the end if what was read last is committed; after a failure it is read again.
-            Polled::End => return self.settle().map(|()| false),
+            Polled::End => {
+                self.submit()?;
+                return self.settle().map(|()| false);
+            }
         };
         // Only when nothing waits any more: a stream whose records are still in the source is not idle.
         let bytes: usize = records.iter().map(|record| record.value.len()).sum();
-        let all_read = records.len() < self.limits.records && bytes < self.limits.bytes;
+        let all_read = records.len() < limits.records && bytes < limits.bytes;
         let idle = if all_read { self.idle_streams()? } else { Vec::new() };
         self.batch(records, idle)?;
+        if self.until_due().is_zero() {
+            self.submit()?;
+        }
         Ok(true)
     }
 
+    fn limits(&self, wait: Duration) -> PollLimits {
+        PollLimits { records: self.config.batch_records, bytes: self.config.batch_bytes.len(), wait }
+    }
+
+    /// Computes a batch and adds it to what is to be committed.
     fn batch(&mut self, records: Vec<RawRecord>, idle: Vec<(StreamId, u64)>) -> Result<(), TransportError> {
         if records.is_empty() && idle.is_empty() {
             return Ok(());
         }
         // The commit before may have ended while the poll waited; what it wrote may now leave memory.
         self.note_settled(Duration::ZERO)?;
-        let positions = positions_after(&records);
-        let timestamps_ms = records.iter().map(|record| record.timestamp_ms).collect();
+        let read = Read::of(&records, self.source.assignment());
         let computed = self.engine.compute(self.epoch, self.committed, records, idle)?;
-        if let Err(error) = self.settle() {
-            computed.discard();
-            return Err(error);
-        }
-        if positions.is_empty() && computed.states.is_empty() && computed.letters.is_empty() {
+        let batch = Batch::new(self.epoch, read, computed, self.runtime.now());
+        if batch.is_empty() {
             return Ok(());
         }
-        self.committer.submit(Batch { epoch: self.epoch, computed, positions, timestamps_ms })?;
         self.epoch += 1;
+        match &mut self.open {
+            Some(open) => open.append(batch),
+            None => self.open = Some(batch),
+        }
+        Ok(())
+    }
+
+    /// How long what is computed may still wait for more to be committed with it; a long time if there is nothing.
+    fn until_due(&self) -> Duration {
+        match &self.open {
+            None => Duration::MAX,
+            Some(open)
+                if open.records() >= self.config.commit_records || open.bytes() >= self.config.commit_bytes.len() =>
+            {
+                Duration::ZERO
+            }
+            Some(open) => {
+                self.config.commit_interval.0.saturating_sub(self.runtime.now().saturating_duration_since(open.since()))
+            }
+        }
+    }
+
+    /// Hands what is computed to the committer, once the transaction before it is over.
+    fn submit(&mut self) -> Result<(), TransportError> {
+        if self.open.is_none() {
+            return Ok(());
+        }
+        self.settle()?;
+        if let Some(batch) = self.open.take() {
+            self.committer.begin(batch)?;
+            self.in_flight = true;
+        }
         Ok(())
     }
 
     /// Waits until no transaction is under way; the source is paused meanwhile if it takes long.
     fn settle(&mut self) -> Result<(), TransportError> {
         self.note_settled(PAUSE_AFTER)?;
-        if !self.committer.in_flight() {
+        if !self.in_flight {
             return Ok(());
         }
         self.source.pause();
         self.events.source_paused(true);
-        let none = PollLimits { wait: Duration::ZERO, ..self.limits };
+        let none = self.limits(Duration::ZERO);
         let mut result = Ok(());
-        while self.committer.in_flight() && result.is_ok() {
+        while self.in_flight && result.is_ok() {
             result = self.note_settled(PAUSE_AFTER);
             if result.is_ok() {
                 result = match self.source.poll(&none) {
@@ -173,8 +235,12 @@ impl Pipeline {
     }
 
     fn note_settled(&mut self, wait: Duration) -> Result<(), TransportError> {
-        if let Some(epoch) = self.committer.settle(wait)? {
-            self.committed = epoch;
+        if !self.in_flight {
+            return Ok(());
+        }
+        if let Some(result) = self.committer.settled(wait) {
+            self.in_flight = false;
+            self.committed = result?;
             self.retry = FIRST_RETRY;
             self.health.fine("commit");
         }
@@ -185,6 +251,9 @@ impl Pipeline {
     fn recover(&mut self, error: TransportError) -> Result<(), TransportError> {
         let mut error = error;
         loop {
+            if let Some(open) = self.open.take() {
+                open.discard();
+            }
             if error.is_fatal() {
                 return Err(error);
             }
@@ -207,27 +276,28 @@ impl Pipeline {
 
     /// Waits before the next try, longer each time. False: shutdown was requested meanwhile.
     fn wait_to_retry(&mut self) -> bool {
-        let until = Instant::now() + self.retry;
+        let until = self.runtime.now() + self.retry;
         self.retry = (self.retry * 2).min(LAST_RETRY);
-        while Instant::now() < until {
-            if self.shutdown.is_requested() {
-                return false;
+        loop {
+            let left = until.saturating_duration_since(self.runtime.now());
+            if left.is_zero() || self.shutdown.is_requested() {
+                return left.is_zero();
             }
-            std::thread::sleep(FIRST_RETRY.min(until.saturating_duration_since(Instant::now())));
+            self.runtime.sleep(FIRST_RETRY.min(left));
         }
-        true
     }
 
     /// Streams whose time is up, at most a batch of them; none when it is not yet time to look.
     fn idle_streams(&mut self) -> Result<Vec<(StreamId, u64)>, TransportError> {
-        let Some(ttl) = self.sweep.ttl.filter(|_| Instant::now() >= self.sweep.next) else { return Ok(Vec::new()) };
-        let before_ms = unix_ms().saturating_sub(ttl.as_millis() as u64);
+        let Some(ttl) = self.sweep.ttl.filter(|_| self.runtime.now() >= self.sweep.next) else { return Ok(Vec::new()) };
+        let before_ms = self.runtime.unix_ms().saturating_sub(ttl.as_millis() as u64);
         let page = self
             .states
-            .idle(before_ms, self.sweep.after.as_ref(), self.limits.records)
+            .idle(before_ms, self.sweep.after.as_ref(), self.config.batch_records)
             .map_err(|e| TransportError::Transient(e.to_string()))?;
         if page.next.is_none() {
-            self.sweep.next = Instant::now() + (ttl / 10).clamp(Duration::from_millis(100), Duration::from_secs(60));
+            self.sweep.next =
+                self.runtime.now() + (ttl / 10).clamp(Duration::from_millis(100), Duration::from_secs(60));
         }
         self.sweep.after = page.next;
         Ok(page.streams.into_iter().map(|stream| (stream, before_ms)).collect())
@@ -239,9 +309,10 @@ impl Pipeline {
         while self.end_streams_at_end && !self.shutdown.is_requested() {
             let page = self
                 .states
-                .idle(u64::MAX, after.as_ref(), self.limits.records)
+                .idle(u64::MAX, after.as_ref(), self.config.batch_records)
                 .map_err(|e| TransportError::Transient(e.to_string()))?;
             self.batch(Vec::new(), page.streams.into_iter().map(|stream| (stream, u64::MAX)).collect())?;
+            self.submit()?;
             self.settle()?;
             after = page.next;
             if after.is_none() {
@@ -250,21 +321,4 @@ impl Pipeline {
         }
         Ok(())
     }
-}
-
-/// For each partition the offset after the last of `records`.
-fn positions_after(records: &[RawRecord]) -> Vec<Position> {
-    let mut next: BTreeMap<(&Arc<str>, i32), i64> = BTreeMap::new();
-    for record in records {
-        if let Origin::Record { topic, partition, offset } = &record.origin {
-            let position = next.entry((topic, *partition)).or_insert(0);
-            *position = (*position).max(offset + 1);
-        }
-    }
-    let position = |((topic, partition), next_offset): ((&Arc<str>, i32), i64)| Position {
-        topic: topic.clone(),
-        partition,
-        next_offset,
-    };
-    next.into_iter().map(position).collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! A stream may be dropped only when its last change is committed; until then its state is nowhere else.
 
-use crate::model::Session;
+use super::tagger::Live;
 use crate::state::{StreamEntry, StreamId};
 use std::collections::{HashMap, VecDeque};
 
@@ -11,7 +11,7 @@ use std::collections::{HashMap, VecDeque};
 pub enum Held {
     /// Never begun, or over.
     None,
-    Live(Box<Session>),
+    Live(Live),
     /// The stored state cannot be read, for this reason. Never taken as empty.
     Damaged(String),
 }
@@ -75,7 +75,7 @@ impl Residents {
 
     pub fn put(&mut self, stream: StreamId, slot: Slot) {
         let session = match &slot.held {
-            Held::Live(session) => session.memory(),
+            Held::Live(live) => live.session.memory(),
             Held::None => 0,
             Held::Damaged(reason) => reason.len(),
         };

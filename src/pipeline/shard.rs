@@ -1,10 +1,10 @@
-//! A shard: one engine thread with the sessions of its share of the streams. Shards share nothing but the model.
+//! A shard: one engine thread with the sessions of its share of the streams. Shards share nothing but the models.
 
 use super::labelling::{Active, Job, Labeller, Outcome};
 use super::residents::{Held, Residents, Slot};
-use crate::clock::unix_ms;
+use super::runtime::Runtime;
+use super::tagger::Taggers;
 use crate::events::Events;
-use crate::model::{Model, Session};
 use crate::state::{StateReadError, States, StreamEntry, StreamId, StreamState};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -28,10 +28,11 @@ pub struct Reply {
 
 pub struct Shard {
     pub index: usize,
-    pub model: Arc<Model>,
+    pub taggers: Taggers,
     pub labeller: Labeller,
     pub residents: Residents,
     pub states: Arc<dyn States>,
+    pub runtime: Arc<dyn Runtime>,
     pub events: Events,
 }
 
@@ -61,7 +62,7 @@ impl Shard {
     fn batch(&mut self, epoch: u64, committed: u64, jobs: Vec<(StreamId, Job)>) -> Result<Outcome, StateReadError> {
         let evicted = self.residents.evict(committed);
         let mut actives = self.gather(jobs)?;
-        let outcome = self.labeller.label(&mut actives, unix_ms());
+        let outcome = self.labeller.label(&mut actives, self.runtime.unix_ms());
         for mut active in actives {
             if active.changed {
                 active.slot.changed_in = epoch;
@@ -106,8 +107,8 @@ impl Shard {
         };
         let held = match state.session {
             None => Held::None,
-            Some(bytes) => match Session::decode(&self.model, &bytes) {
-                Ok(session) => Held::Live(Box::new(session)),
+            Some(bytes) => match self.taggers.decode(&bytes) {
+                Ok(live) => Held::Live(live),
                 Err(error) => {
                     self.events.state_damaged(stream, &error);
                     Held::Damaged(error.to_string())

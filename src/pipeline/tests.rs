@@ -4,8 +4,8 @@ use super::*;
 use crate::config::{InputConfig, PipelineConfig, StateConfig};
 use crate::encode::InputFormat;
 use crate::model::Model;
-use crate::state::{MemoryStates, StateChange};
-use crate::transport::{DeadLetter, Event, OutputRecord, Sink};
+use crate::state::MemoryStates;
+use crate::transport::{DeadLetter, Event, Origin, OutputRecord, Sink, Transaction};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,6 @@ struct Shared {
     /// First record that is not committed.
     committed: AtomicUsize,
     attempts: AtomicUsize,
-    aborts: AtomicUsize,
     rewinds: AtomicUsize,
     pauses: AtomicUsize,
     /// Commits that fail, by their number from 1.
@@ -61,53 +60,23 @@ impl Source for TestSource {
     }
 }
 
-struct TestSink {
-    shared: Arc<Shared>,
-    outputs: Vec<OutputRecord>,
-    states: Vec<StateChange>,
-    letters: Vec<DeadLetter>,
-}
+struct TestSink(Arc<Shared>);
 
 impl Sink for TestSink {
-    fn begin(&mut self) -> Result<(), TransportError> {
-        assert!(self.outputs.is_empty() && self.states.is_empty() && self.letters.is_empty(), "aborted or committed");
-        Ok(())
-    }
-
-    fn outputs(&mut self, outputs: Vec<OutputRecord>) -> Result<(), TransportError> {
-        self.outputs = outputs;
-        Ok(())
-    }
-
-    fn states(&mut self, states: Vec<StateChange>) -> Result<(), TransportError> {
-        self.states = states;
-        Ok(())
-    }
-
-    fn dead_letters(&mut self, letters: Vec<DeadLetter>) -> Result<(), TransportError> {
-        self.letters = letters;
-        Ok(())
-    }
-
-    fn commit(&mut self, positions: Vec<Position>) -> Result<(), TransportError> {
-        std::thread::sleep(self.shared.commit_takes);
-        let attempt = self.shared.attempts.fetch_add(1, Ordering::SeqCst) + 1;
-        if self.shared.failing.contains(&attempt) {
+    fn commit(&mut self, transaction: Transaction) -> Result<(), TransportError> {
+        let shared = &self.0;
+        std::thread::sleep(shared.commit_takes);
+        let attempt = shared.attempts.fetch_add(1, Ordering::SeqCst) + 1;
+        if shared.failing.contains(&attempt) {
             return Err(TransportError::Transient(format!("commit {attempt} fails")));
         }
-        self.shared.outputs.lock().unwrap().append(&mut self.outputs);
-        self.shared.letters.lock().unwrap().append(&mut self.letters);
-        self.shared.states.store(std::mem::take(&mut self.states));
-        for position in positions {
+        shared.outputs.lock().unwrap().extend(transaction.outputs);
+        shared.letters.lock().unwrap().extend(transaction.letters);
+        shared.states.store(transaction.states);
+        for position in transaction.positions {
             let next = position.next_offset as usize;
-            assert!(next > self.shared.committed.swap(next, Ordering::SeqCst), "positions only go on");
+            assert!(next > shared.committed.swap(next, Ordering::SeqCst), "positions only go on");
         }
-        Ok(())
-    }
-
-    fn abort(&mut self) -> Result<(), TransportError> {
-        self.shared.aborts.fetch_add(1, Ordering::SeqCst);
-        (self.outputs, self.states, self.letters) = (Vec::new(), Vec::new(), Vec::new());
         Ok(())
     }
 }
@@ -139,28 +108,38 @@ fn records() -> Vec<RawRecord> {
 
 /// Runs the whole of [`records`] through a pipeline; what became of them, and the metrics.
 fn run(failing: &[usize], commit_takes: Duration, end_streams_at_end: bool) -> (Arc<Shared>, Events) {
+    run_with(PipelineConfig::default(), failing, commit_takes, end_streams_at_end)
+}
+
+fn run_with(
+    pipeline: PipelineConfig,
+    failing: &[usize],
+    commit_takes: Duration,
+    end_streams_at_end: bool,
+) -> (Arc<Shared>, Events) {
     let dir = tempfile::tempdir().unwrap();
     crate::model::testing::tiny_model(dir.path()).unwrap();
     let model = Arc::new(Model::load(dir.path()).unwrap());
     let events = Events::new(&model.spec().labels).unwrap();
     let failing = failing.iter().copied().collect();
     let shared = Arc::new(Shared { records: records(), failing, commit_takes, ..Shared::default() });
-    let sink = TestSink { shared: shared.clone(), outputs: vec![], states: vec![], letters: vec![] };
     let transport = Transport {
         source: Box::new(TestSource { shared: shared.clone(), next: 0, paused: false }),
-        sink: Box::new(sink),
+        sink: Box::new(TestSink(shared.clone())),
         states: shared.states.clone(),
         replays: false,
         end_streams_at_end,
     };
     let parts = Parts {
         model,
+        previous: None,
         states: shared.states.clone(),
         events: events.clone(),
         input: &InputConfig::default(),
         format: (InputFormat::Text, None),
-        pipeline: &PipelineConfig { threads: 2, batch_records: 12, ..PipelineConfig::default() },
+        pipeline: &PipelineConfig { threads: 2, batch_records: 12, ..pipeline },
         state: &StateConfig::default(),
+        runtime: Arc::new(System),
     };
     let health = Health::new(events.clone(), &["pipeline"]);
     Pipeline::start(transport, &parts, health.clone(), Shutdown::new()).unwrap().run().unwrap();
@@ -189,9 +168,7 @@ fn after_a_failed_commit_the_labels_are_what_they_would_have_been() {
         states.map(|state| (state.session, state.entry.records, state.entry.next_seq)).collect()
     };
     assert_eq!(states(&shared), states(&undisturbed));
-    for count in [&shared.aborts, &shared.rewinds] {
-        assert_eq!(count.load(Ordering::SeqCst), failing.len());
-    }
+    assert_eq!(shared.rewinds.load(Ordering::SeqCst), failing.len());
     // What was computed in vain is not counted.
     let metrics = events.metrics();
     let letters = shared.letters.lock().unwrap().len() as u64;
@@ -199,6 +176,30 @@ fn after_a_failed_commit_the_labels_are_what_they_would_have_been() {
         (metrics.records.get(), metrics.transactions.with_label_values(&["aborted"]).get()),
         (all as u64 - letters, 4)
     );
+}
+
+#[test]
+fn batches_are_committed_together_for_an_interval_and_up_to_a_size() {
+    let (undisturbed, _) = run(&[], Duration::ZERO, false);
+    let states = |shared: &Shared| {
+        let keys = ["a", "b", "c", "d", "e"].map(|key| StreamId::new(key.as_bytes()).unwrap());
+        let states = shared.states.load(&keys).unwrap().into_iter().flatten();
+        states.map(|state| (state.session, state.entry.next_seq, state.entry.records)).collect::<Vec<_>>()
+    };
+    let interval = PipelineConfig { commit_interval: crate::config::Period::seconds(600), ..PipelineConfig::default() };
+    let all = undisturbed.records.len();
+    for (commit_records, failing, commits) in
+        [(usize::MAX, &[][..], 1), (36, &[], all.div_ceil(36)), (36, &[2], all.div_ceil(36) + 1)]
+    {
+        let (shared, _) =
+            run_with(PipelineConfig { commit_records, ..interval.clone() }, failing, Duration::ZERO, false);
+        assert!(outputs(&shared) == outputs(&undisturbed), "{commit_records}");
+        assert!(states(&shared) == states(&undisturbed), "{commit_records}");
+        assert_eq!(shared.attempts.load(Ordering::SeqCst), commits);
+    }
+    let (shared, _) =
+        run_with(PipelineConfig { commit_bytes: crate::config::Bytes(1), ..interval }, &[], Duration::ZERO, false);
+    assert_eq!(shared.attempts.load(Ordering::SeqCst), undisturbed.attempts.load(Ordering::SeqCst));
 }
 
 #[test]

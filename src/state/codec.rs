@@ -40,8 +40,27 @@ impl StreamState {
         StreamEntry::decode(rest.get(..usize::from(*length))?).ok()
     }
 
+    /// The session's bytes alone, in the same way; `None` for a stream that has ended.
+    pub fn session_of(bytes: &[u8]) -> Option<&[u8]> {
+        let [VERSION, length, rest @ ..] = bytes.split_last_chunk::<4>()?.0 else { return None };
+        match rest.get(usize::from(*length)..)? {
+            [1, session @ ..] => Some(session),
+            _ => None,
+        }
+    }
+
     /// The inverse of [`StreamState::encode`]. Bytes that were changed are an error, never another state.
     pub fn decode(bytes: &[u8]) -> Result<StreamState, CodecError> {
+        let (entry, session) = StreamState::parts(bytes)?;
+        Ok(StreamState { entry, session: session.map(<[u8]>::to_vec) })
+    }
+
+    /// Whether [`StreamState::decode`] can read the bytes, and the entry.
+    pub fn verify(bytes: &[u8]) -> Result<StreamEntry, CodecError> {
+        StreamState::parts(bytes).map(|(entry, _)| entry)
+    }
+
+    fn parts(bytes: &[u8]) -> Result<(StreamEntry, Option<&[u8]>), CodecError> {
         let damaged = |what| CodecError::Damaged { bytes: bytes.len(), what };
         let (body, sum) = bytes.split_last_chunk::<4>().ok_or(damaged("it is too short"))?;
         if body.first().is_some_and(|version| *version != VERSION) {
@@ -54,8 +73,8 @@ impl StreamState {
         let (entry, rest) = rest.split_at_checked(usize::from(*length)).ok_or(damaged("its entry is cut"))?;
         let entry = StreamEntry::decode(entry)?;
         match rest {
-            [0] => Ok(StreamState { entry, session: None }),
-            [1, session @ ..] => Ok(StreamState { entry, session: Some(session.to_vec()) }),
+            [0] => Ok((entry, None)),
+            [1, session @ ..] => Ok((entry, Some(session))),
             _ => Err(damaged("its session is neither there nor absent")),
         }
     }
@@ -77,6 +96,7 @@ mod tests {
             let state = StreamState { entry, session };
             let mut bytes = state.encode();
             prop_assert_eq!(StreamState::entry_of(&bytes), Some(state.entry));
+            prop_assert_eq!(StreamState::session_of(&bytes), state.session.as_deref());
             prop_assert_eq!(StreamState::decode(&bytes), Ok(state));
             prop_assert!(StreamState::decode(&bytes[..at.index(bytes.len())]).is_err());
             let at = at.index(bytes.len());

@@ -3,17 +3,22 @@
 //! The file may hold more than states: the embedded transport keeps its queue and labels in the same one, so that one
 //! transaction covers all. A transaction is on disk (fsync) before [`StateFile::write`] returns.
 
-use super::{IdlePage, StateChange, StateReadError, States, StreamEntry, StreamId, StreamState};
+use super::{IdlePage, Maker, ModelPolicy, StateChange, StateReadError, States, StreamEntry, StreamId, StreamState};
 use crate::config::OnModelChange;
 use crate::events::Events;
+use crate::model::Session;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use std::io::ErrorKind;
 use std::ops::Bound;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 /// Version of the tables below and of the embedded transport's.
 const FORMAT: u64 = 1;
 
+/// `model` → fingerprint of the model in production; `previous` → of the one that the streams counted as
+/// [`Figures::draining`] go on with, if there are any. A live session is of one of the two.
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const FIGURES: TableDefinition<&str, u64> = TableDefinition::new("figures");
 /// Key of a stream → [`StreamEntry`].
@@ -33,14 +38,40 @@ pub enum StoreError {
     #[error("{} is in format {found}; this build reads format {FORMAT}", path.display())]
     Format { path: PathBuf, found: u64 },
     #[error(
-        "{} holds {live} live streams whose states were made by another model (fingerprint {found:.12}…; the model \
-         given is {given:.12}…). Run with the model that made them; or drop the states with --on-model-change reset \
-         (streams then begin anew, queue and labels stay); or use another --data-dir",
+        "{} holds {live} live streams whose states were made by another model (fingerprint {found}; {given}). Let them \
+         go on with the model that made them until they end, with --on-model-change drain --previous-model DIR (one \
+         such model at a time); or run with that model; or drop the states with --on-model-change reset (streams then \
+         begin anew, queue and labels stay); or use another --data-dir",
         path.display()
     )]
     OtherModel { path: PathBuf, live: u64, found: String, given: String },
+    #[error(
+        "{} is damaged: {detail}. Put a copy from a backup in its place; or move its directory away, to begin with an empty one \
+         (streams then begin anew, and what waits in it must be sent again)",
+        path.display()
+    )]
+    Damaged { path: PathBuf, detail: String },
+    #[error(
+        "{} has lost records that were acknowledged: it ends before offset {queue_next}, and those before {acknowledged} \
+         were on disk. Put a copy from a backup in its place; or, to go on without them, remove {} (clients that number \
+         their records may send them again)",
+        path.display(), beside.display()
+    )]
+    Lost { path: PathBuf, beside: PathBuf, queue_next: u64, acknowledged: u64 },
     #[error("{0}")]
     Failed(#[from] redb::Error),
+}
+
+impl StoreError {
+    /// Where the store's content is what is wrong: says so of the file at `path`, and what to do.
+    pub fn damage_of(self, path: &Path) -> StoreError {
+        match self {
+            StoreError::Failed(redb::Error::Corrupted(detail)) => {
+                StoreError::Damaged { path: path.to_path_buf(), detail }
+            }
+            other => other,
+        }
+    }
 }
 
 /// Sums over the streams, kept up to date by every transaction.
@@ -48,6 +79,8 @@ pub enum StoreError {
 pub struct Figures {
     pub live: u64,
     pub state_bytes: u64,
+    /// Live streams that go on with the previous model.
+    pub draining: u64,
 }
 
 /// The file. Holds the process's lock on it.
@@ -89,56 +122,38 @@ impl StateFile {
         &self.path
     }
 
-    /// Sees to it that the states in the file were made by the model with this fingerprint.
-    pub fn check_model(&self, fingerprint: &str, on_change: OnModelChange) -> Result<(), StoreError> {
-        let (found, live) = self.read(|txn| {
-            let found = txn.open_table(META)?.get("model")?.map(|m| String::from_utf8_lossy(m.value()).into_owned());
-            Ok((found, read_figures(txn)?.live))
+    /// Sees to it that every state in the file was made by a model that there is.
+    pub fn check_model(&self, policy: &ModelPolicy) -> Result<(), StoreError> {
+        let (by_model, figures) = self.read(|txn| {
+            let meta = txn.open_table(META)?;
+            let row = |name| Ok::<_, redb::Error>(meta.get(name)?.map(|row| text_of(row.value())));
+            let figures = read_figures(txn)?;
+            let counts = [(row("model")?, figures.live - figures.draining), (row("previous")?, figures.draining)];
+            let by_model = counts.into_iter().filter(|(_, live)| *live > 0);
+            Ok((by_model.map(|(model, live)| (model.unwrap_or_default(), live)).collect::<Vec<_>>(), figures))
         })?;
-        let Some(found) = found.filter(|found| found != fingerprint) else { return self.set_model(fingerprint) };
-        if live > 0 && on_change == OnModelChange::Refuse {
-            return Err(StoreError::OtherModel {
-                path: self.path.clone(),
-                live,
-                found,
-                given: fingerprint.to_string(),
-            });
+        let (ours, others): (Vec<_>, Vec<_>) = by_model.into_iter().partition(|(model, _)| policy.accepts(model));
+        let live = others.iter().map(|(_, live)| live).sum();
+        let found = others.iter().map(|(model, _)| format!("{model:.12}…")).collect::<Vec<_>>().join(" and ");
+        if live > 0 && policy.on_model_change != OnModelChange::Reset {
+            return Err(StoreError::OtherModel { path: self.path.clone(), live, found, given: policy.given() });
         }
+        let draining = ours.iter().filter(|(model, _)| Some(model) == policy.previous.as_ref());
+        let draining = draining.map(|(_, live)| live).sum();
+        self.write(|txn| {
+            let mut meta = txn.open_table(META)?;
+            meta.insert("model", policy.fingerprint.as_bytes())?;
+            match policy.previous.as_ref().filter(|_| draining > 0) {
+                Some(previous) => _ = meta.insert("previous", previous.as_bytes())?,
+                None => _ = meta.remove("previous")?,
+            }
+            write_figures(txn, Figures { draining, ..figures })?;
+            if live > 0 { drop_sessions(txn, policy) } else { Ok(()) }
+        })?;
         if live > 0 {
-            self.drop_sessions()?;
             self.events.states_reset(live, &found);
         }
-        self.set_model(fingerprint)
-    }
-
-    fn set_model(&self, fingerprint: &str) -> Result<(), StoreError> {
-        self.write(|txn| {
-            txn.open_table(META)?.insert("model", fingerprint.as_bytes())?;
-            Ok(())
-        })
-    }
-
-    /// Ends every stream without a word; the numbering of their outputs goes on.
-    fn drop_sessions(&self) -> Result<(), StoreError> {
-        self.write(|txn| {
-            txn.delete_table(SESSIONS)?;
-            txn.open_table(SESSIONS)?;
-            let mut streams = txn.open_table(STREAMS)?;
-            let mut live = Vec::new();
-            for row in streams.iter()? {
-                let (key, value) = row?;
-                let entry = entry_of(value.value())?;
-                if !entry.ended {
-                    live.push((key.value().to_vec(), entry));
-                }
-            }
-            for (key, entry) in live {
-                let ended = StreamEntry { ended: true, ..entry };
-                streams.insert(key.as_slice(), ended.encode().as_slice())?;
-            }
-            drop(streams);
-            write_figures(txn, Figures::default())
-        })
+        Ok(())
     }
 
     /// Runs `f` in a read transaction: the file as of the last commit.
@@ -196,32 +211,76 @@ fn open_database(path: &Path, cache_bytes: usize, events: &Events) -> Result<Dat
         let repairing = events.clone();
         builder.set_repair_callback(move |session| repairing.store_repairing(session.progress()));
     }
-    builder.create(path).map_err(|error| match error {
-        redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.to_path_buf()),
-        other => StoreError::Open { path: path.to_path_buf(), detail: other.to_string() },
-    })
+    // A damaged file is an error of redb's as a rule, but might make it panic.
+    let opened = std::panic::catch_unwind(AssertUnwindSafe(|| builder.create(path)));
+    let damaged = |detail: String| StoreError::Damaged { path: path.to_path_buf(), detail };
+    match opened {
+        Ok(Ok(database)) => Ok(database),
+        Ok(Err(redb::DatabaseError::DatabaseAlreadyOpen)) => Err(StoreError::Locked(path.to_path_buf())),
+        Ok(Err(redb::DatabaseError::Storage(redb::StorageError::Corrupted(detail)))) => Err(damaged(detail)),
+        // No file of redb's at all, or one that ends too early.
+        Ok(Err(redb::DatabaseError::Storage(redb::StorageError::Io(error))))
+            if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+        {
+            Err(damaged(error.to_string()))
+        }
+        Ok(Err(other)) => Err(StoreError::Open { path: path.to_path_buf(), detail: other.to_string() }),
+        Err(_) => Err(damaged("it cannot be made sense of".to_string())),
+    }
+}
+
+/// Ends every stream of a model that is not there, without a word; the numbering of their outputs goes on.
+fn drop_sessions(txn: &WriteTransaction, policy: &ModelPolicy) -> Result<(), redb::Error> {
+    let mut figures = figures_in(&txn.open_table(FIGURES)?)?;
+    let mut sessions = txn.open_table(SESSIONS)?;
+    let (mut dropped, mut bytes) = (Vec::new(), 0);
+    sessions.retain(|key, session| {
+        let stays = policy.maker(session) != Maker::Other;
+        if !stays {
+            dropped.push(key.to_vec());
+            bytes += session.len() as u64;
+        }
+        stays
+    })?;
+    let mut streams = txn.open_table(STREAMS)?;
+    for key in &dropped {
+        let entry = streams.get(key.as_slice())?.map(|entry| entry_of(entry.value())).transpose()?;
+        let ended = StreamEntry { ended: true, ..entry.unwrap_or_default() };
+        streams.insert(key.as_slice(), ended.encode().as_slice())?;
+    }
+    figures.live -= dropped.len() as u64;
+    figures.state_bytes -= bytes;
+    drop((sessions, streams));
+    write_figures(txn, figures)
 }
 
 pub fn read_figures(txn: &ReadTransaction) -> Result<Figures, redb::Error> {
-    let table = txn.open_table(FIGURES)?;
+    figures_in(&txn.open_table(FIGURES)?)
+}
+
+fn figures_in(table: &impl ReadableTable<&'static str, u64>) -> Result<Figures, redb::Error> {
     let figure = |name| Ok::<_, redb::Error>(table.get(name)?.map_or(0, |value| value.value()));
-    Ok(Figures { live: figure("live")?, state_bytes: figure("state_bytes")? })
+    Ok(Figures { live: figure("live")?, state_bytes: figure("state_bytes")?, draining: figure("draining")? })
 }
 
 fn write_figures(txn: &WriteTransaction, figures: Figures) -> Result<(), redb::Error> {
     let mut table = txn.open_table(FIGURES)?;
     table.insert("live", figures.live)?;
     table.insert("state_bytes", figures.state_bytes)?;
+    table.insert("draining", figures.draining)?;
     Ok(())
 }
 
 /// Writes changed states and returns the figures after it.
 pub fn write_states(txn: &WriteTransaction, changes: &[StateChange]) -> Result<Figures, redb::Error> {
-    let mut figures = {
-        let table = txn.open_table(FIGURES)?;
-        let figure = |name| Ok::<_, redb::Error>(table.get(name)?.map_or(0, |value| value.value()));
-        Figures { live: figure("live")?, state_bytes: figure("state_bytes")? }
+    let mut figures = figures_in(&txn.open_table(FIGURES)?)?;
+    // Once none is left there will never be one again: streams begin with the model in production.
+    let previous = match figures.draining {
+        0 => None,
+        _ => txn.open_table(META)?.get("previous")?.map(|previous| text_of(previous.value())),
     };
+    let drains =
+        |session: &[u8]| u64::from(previous.as_deref().is_some_and(|previous| Session::is_made_by(session, previous)));
     let mut streams = txn.open_table(STREAMS)?;
     let mut sessions = txn.open_table(SESSIONS)?;
     for change in changes {
@@ -231,13 +290,15 @@ pub fn write_states(txn: &WriteTransaction, changes: &[StateChange]) -> Result<F
             Some(session) => {
                 figures.live += 1;
                 figures.state_bytes += session.len() as u64;
-                sessions.insert(key, session.as_slice())?.map(|old| old.value().len() as u64)
+                figures.draining += drains(session);
+                sessions.insert(key, session.as_slice())?.map(|old| (old.value().len(), drains(old.value())))
             }
-            None => sessions.remove(key)?.map(|old| old.value().len() as u64),
+            None => sessions.remove(key)?.map(|old| (old.value().len(), drains(old.value()))),
         };
-        if let Some(bytes) = before {
+        if let Some((bytes, draining)) = before {
             figures.live -= 1;
-            figures.state_bytes -= bytes;
+            figures.state_bytes -= bytes as u64;
+            figures.draining -= draining;
         }
     }
     drop((streams, sessions));
@@ -289,6 +350,10 @@ fn entry_of(bytes: &[u8]) -> Result<StreamEntry, redb::Error> {
     StreamEntry::decode(bytes).map_err(|e| redb::Error::Corrupted(e.to_string()))
 }
 
+fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
 fn from(after: Option<&[u8]>) -> Bound<&[u8]> {
     after.map_or(Bound::Unbounded, Bound::Excluded)
 }
@@ -332,3 +397,6 @@ impl States for StateFile {
         self.read(look).map_err(|e| StateReadError(e.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,11 +7,13 @@ mod codec;
 mod entry;
 mod file;
 mod memory;
+mod policy;
 
 pub use codec::CodecError;
 pub use entry::{EntryError, StreamEntry};
 pub use file::{Figures, StateFile, StoreError, forget_ended, is_live, read_figures, stream_entry, write_states};
 pub use memory::MemoryStates;
+pub use policy::{Maker, ModelPolicy};
 
 use std::fmt;
 use std::sync::Arc;

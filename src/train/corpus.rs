@@ -199,6 +199,7 @@ pub fn model_spec(recipe: &Recipe, classes: &[String], encoder: &Encoder) -> Mod
         classes: framed.then(|| classes.iter().map(|c| ClassSpec { class: c.clone(), label: label_of(c) }).collect()),
         encoder: encoder.spec().clone(),
         layers: recipe.layers.clone(),
+        fingerprint: None,
         training: None,
     }
 }

@@ -49,6 +49,8 @@ pub enum Polled {
 pub struct OutputRecord {
     pub stream: StreamId,
     pub seq: u64,
+    /// Name of the model that gave the labels.
+    pub model: Arc<str>,
     /// The record that led to it.
     pub input: RawRecord,
     pub value: Vec<u8>,
@@ -87,20 +89,32 @@ pub trait Source: Send {
     fn pause(&mut self);
 
     fn resume(&mut self);
+
+    /// Number of the last assignment of partitions, which grows whenever some are given to this source. What was polled
+    /// belongs to the assignments up to then.
+    fn assignment(&self) -> u64 {
+        0
+    }
+}
+
+/// All that some records lead to, and how far the source was read for it: committed as a whole.
+#[derive(Debug, Clone, Default)]
+pub struct Transaction {
+    pub outputs: Vec<OutputRecord>,
+    pub states: Vec<StateChange>,
+    pub letters: Vec<DeadLetter>,
+    /// For each partition of which records were read, the first offset *not* read.
+    pub positions: Vec<Position>,
+    /// [`Source::assignment`] when the first of the records was polled: a partition that was given later, again, has been
+    /// with others meanwhile.
+    pub assignment: u64,
 }
 
 /// Where labels, states and dead letters go, together with the source's positions. Used by one thread.
-///
-/// Calls come as `begin`, then `outputs`, `states` and `dead_letters` in any order, then `commit`; `abort` after any
-/// error, whereupon nothing of the transaction may ever be seen.
 pub trait Sink: Send {
-    fn begin(&mut self) -> Result<(), TransportError>;
-    fn outputs(&mut self, outputs: Vec<OutputRecord>) -> Result<(), TransportError>;
-    fn states(&mut self, states: Vec<StateChange>) -> Result<(), TransportError>;
-    fn dead_letters(&mut self, letters: Vec<DeadLetter>) -> Result<(), TransportError>;
-    /// `positions`: for each partition of which records were read, the first offset *not* read.
-    fn commit(&mut self, positions: Vec<Position>) -> Result<(), TransportError>;
-    fn abort(&mut self) -> Result<(), TransportError>;
+    /// After an error nothing of the transaction may ever be seen (on [`kafka`] without transactions: what is seen comes
+    /// again with the same bytes).
+    fn commit(&mut self, transaction: Transaction) -> Result<(), TransportError>;
 }
 
 /// A transport, ready to run.

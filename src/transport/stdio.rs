@@ -6,13 +6,12 @@
 
 use super::line::Line;
 use super::{
-    DeadLetter, Defect, Event, Origin, OutputRecord, PollLimits, Polled, Position, RawRecord, Sink, Source,
-    StateChange, Transport, TransportError,
+    Defect, Event, Origin, PollLimits, Polled, RawRecord, Sink, Source, Transaction, Transport, TransportError,
 };
 use crate::clock::unix_ms;
-use crate::config::{Config, OnModelChange};
+use crate::config::Config;
 use crate::events::Events;
-use crate::state::{MemoryStates, StateFile, StoreError, read_figures, write_states};
+use crate::state::{MemoryStates, ModelPolicy, StateFile, StoreError, read_figures, write_states};
 use std::io::{BufRead, Read, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -25,24 +24,20 @@ const CACHE_BYTES: usize = 64 << 20;
 const LINE_FACTOR: usize = 6;
 
 /// Standard input and output as a transport.
-pub fn open(
-    config: &Config,
-    fingerprint: &str,
-    on_model_change: OnModelChange,
-    events: &Events,
-) -> Result<Transport, StoreError> {
+pub fn open(config: &Config, policy: &ModelPolicy, events: &Events) -> Result<Transport, StoreError> {
     let limit = config.input.max_record_bytes.len().saturating_mul(LINE_FACTOR).saturating_add(64 << 10);
     let source = Box::new(LineSource::start(std::io::stdin(), limit));
     let Some(path) = &config.stdio.state_file else {
         let states = Arc::new(MemoryStates::default());
-        let sink = LineSink::new(std::io::stdout(), std::io::stderr(), Keep::Memory(states.clone()), events.clone());
+        let sink = LineSink::standard(Keep::Memory(states.clone()), events);
         return Ok(Transport { source, sink: Box::new(sink), states, replays: false, end_streams_at_end: true });
     };
     let file = Arc::new(StateFile::open(path, CACHE_BYTES, events.clone())?);
-    file.check_model(fingerprint, on_model_change)?;
+    file.check_model(policy)?;
     let figures = file.read(read_figures)?;
     events.streams_stored(figures.live, figures.state_bytes);
-    let sink = LineSink::new(std::io::stdout(), std::io::stderr(), Keep::File(file.clone()), events.clone());
+    events.streams_draining(figures.draining);
+    let sink = LineSink::standard(Keep::File(file.clone()), events);
     Ok(Transport { source, sink: Box::new(sink), states: file, replays: false, end_streams_at_end: false })
 }
 
@@ -160,15 +155,12 @@ struct LineSink<O, E> {
     output: O,
     errors: E,
     keep: Keep,
-    outputs: Vec<OutputRecord>,
-    states: Vec<StateChange>,
-    letters: Vec<DeadLetter>,
     events: Events,
 }
 
-impl<O: Write + Send, E: Write + Send> LineSink<O, E> {
-    fn new(output: O, errors: E, keep: Keep, events: Events) -> LineSink<O, E> {
-        LineSink { output, errors, keep, outputs: Vec::new(), states: Vec::new(), letters: Vec::new(), events }
+impl LineSink<std::io::Stdout, std::io::Stderr> {
+    fn standard(keep: Keep, events: &Events) -> Self {
+        LineSink { output: std::io::stdout(), errors: std::io::stderr(), keep, events: events.clone() }
     }
 }
 
@@ -183,32 +175,13 @@ fn write_lines(to: &mut impl Write, lines: impl Iterator<Item = Vec<u8>>) -> std
 }
 
 impl<O: Write + Send, E: Write + Send> Sink for LineSink<O, E> {
-    fn begin(&mut self) -> Result<(), TransportError> {
-        self.abort()
-    }
-
-    fn outputs(&mut self, outputs: Vec<OutputRecord>) -> Result<(), TransportError> {
-        self.outputs.extend(outputs);
-        Ok(())
-    }
-
-    fn states(&mut self, states: Vec<StateChange>) -> Result<(), TransportError> {
-        self.states.extend(states);
-        Ok(())
-    }
-
-    fn dead_letters(&mut self, letters: Vec<DeadLetter>) -> Result<(), TransportError> {
-        self.letters.extend(letters);
-        Ok(())
-    }
-
-    fn commit(&mut self, _positions: Vec<Position>) -> Result<(), TransportError> {
+    fn commit(&mut self, transaction: Transaction) -> Result<(), TransportError> {
+        let Transaction { outputs, states, letters, .. } = transaction;
         let failed = |what| move |e: std::io::Error| TransportError::Fatal(format!("cannot write to {what}: {e}"));
-        let outputs = self.outputs.drain(..).map(|output| output.value);
+        let outputs = outputs.into_iter().map(|output| output.value);
         write_lines(&mut self.output, outputs).map_err(failed("standard output"))?;
-        let letters = self.letters.drain(..).map(|l| serde_json::Value::Object(l.to_json()).to_string().into_bytes());
+        let letters = letters.into_iter().map(|l| serde_json::Value::Object(l.to_json()).to_string().into_bytes());
         write_lines(&mut self.errors, letters).map_err(failed("standard error"))?;
-        let states = std::mem::take(&mut self.states);
         match &self.keep {
             Keep::Memory(memory) => {
                 memory.store(states);
@@ -219,13 +192,9 @@ impl<O: Write + Send, E: Write + Send> Sink for LineSink<O, E> {
                 let figures = file.write(|txn| write_states(txn, &states));
                 let figures = figures.map_err(|e| TransportError::Fatal(e.to_string()))?;
                 self.events.streams_stored(figures.live, figures.state_bytes);
+                self.events.streams_draining(figures.draining);
             }
         }
-        Ok(())
-    }
-
-    fn abort(&mut self) -> Result<(), TransportError> {
-        (self.outputs, self.states, self.letters) = (Vec::new(), Vec::new(), Vec::new());
         Ok(())
     }
 }

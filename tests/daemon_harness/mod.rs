@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The binary under test.
@@ -44,9 +45,14 @@ impl Place {
 
     /// The same with HTTP at this address.
     pub fn command_at(&self, http: &str, arguments: &[&str]) -> Command {
+        self.command_on(&self.data(), http, arguments)
+    }
+
+    /// The same on another data directory.
+    pub fn command_on(&self, data: &Path, http: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(STRAND);
         command.args(["run", "--log-format", "json", "--http", http]);
-        command.arg("--model").arg(self.model()).arg("--data-dir").arg(self.data());
+        command.arg("--model").arg(self.model()).arg("--data-dir").arg(data);
         command.args(arguments).env_remove("RUST_LOG");
         command
     }
@@ -58,9 +64,15 @@ impl Place {
 
     /// Runs it where it should not start; exit code and what it said.
     pub fn fails(&self, arguments: &[&str]) -> (i32, String) {
-        let output = self.command(arguments).stdin(Stdio::null()).output().unwrap();
-        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+        ended(self.command(arguments))
     }
+}
+
+/// Runs what should end by itself; exit code and what it said.
+pub fn ended(command: Command) -> (i32, String) {
+    let mut daemon = Daemon::spawn(command);
+    let status = daemon.wait();
+    (status.code().unwrap_or(-1), daemon.log())
 }
 
 /// A running daemon. Killed when dropped.
@@ -70,6 +82,8 @@ pub struct Daemon {
     agent: ureq::Agent,
     pub token: Option<String>,
     log: Arc<Mutex<String>>,
+    /// Reads the log; ends with the process.
+    reader: Option<JoinHandle<()>>,
 }
 
 /// Status and body of an answer.
@@ -112,7 +126,7 @@ impl Daemon {
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (log, address) = (Arc::new(Mutex::new(String::new())), Arc::new(OnceLock::new()));
         let (lines, listening) = (log.clone(), address.clone());
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 let event: Value = serde_json::from_str(&line).unwrap_or_default();
                 *lines.lock().unwrap() += &(line + "\n");
@@ -122,7 +136,7 @@ impl Daemon {
             }
         });
         let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE));
-        Daemon { child, address, agent: config.build().new_agent(), token: None, log }
+        Daemon { child, address, agent: config.build().new_agent(), token: None, log, reader: Some(reader) }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -183,9 +197,25 @@ impl Daemon {
         line.and_then(|line| line.rsplit(' ').next()).map_or(0.0, |value| value.parse().unwrap())
     }
 
-    /// Waits until everything taken in is labelled.
+    /// Waits until everything taken in is labelled, as long as the queue becomes shorter.
     pub fn settle(&self) {
-        eventually("the queue is empty", || self.get("/v1/stats").json()["queue_records"] == 0);
+        let (mut since, mut shortest) = (Instant::now(), u64::MAX);
+        loop {
+            let left = self.get("/v1/stats").json()["queue_records"].as_u64().unwrap();
+            if left == 0 {
+                return;
+            }
+            if left < shortest {
+                (since, shortest) = (Instant::now(), left);
+            }
+            assert!(since.elapsed() < PATIENCE, "{left} records are never labelled\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Where it listens, if it does yet.
@@ -214,10 +244,16 @@ impl Daemon {
         self.wait()
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     pub fn wait(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
+                // What it said last.
+                self.reader.take().into_iter().for_each(|reader| reader.join().unwrap());
                 return status;
             }
             assert!(start.elapsed() < PATIENCE, "strand does not end\n{}", self.log());

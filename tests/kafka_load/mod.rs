@@ -9,14 +9,15 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub const INPUT: &str = "strand-input";
-const LABELS: &str = "strand-labels";
-const DEAD_LETTERS: &str = "strand-dead-letters";
+pub const LABELS: &str = "strand-labels";
+pub const DEAD_LETTERS: &str = "strand-dead-letters";
 
 /// What a stream sends: pieces cut anywhere, also within characters, and events now and then; some are bad.
 struct Source {
@@ -31,10 +32,16 @@ impl Source {
         Source { name: format!("stream-{number}"), text, at: 0, random: ChaCha8Rng::seed_from_u64(number as u64) }
     }
 
-    fn send(&mut self, sender: &Sender) {
+    /// `bad`: in how many of a thousand records that have no event there is something that is no text.
+    fn send(&mut self, sender: &Sender, bad: u32, timestamp_ms: Option<i64>) {
+        let send = |piece: &[u8], event: Option<&str>| {
+            let headers: Vec<(&str, Option<&[u8]>)> =
+                event.map(|event| ("strand-event", Some(event.as_bytes()))).into_iter().collect();
+            sender.record(INPUT, None, Some(self.name.as_bytes()), Some(piece), &headers, timestamp_ms);
+        };
         if self.at == self.text.len() {
             self.at = 0;
-            return sender.piece(INPUT, &self.name, b"", Some("end"));
+            return send(b"", Some("end"));
         }
         let end = (self.at + self.random.random_range(1..60)).min(self.text.len());
         let mut piece = self.text[self.at..end].to_vec();
@@ -49,7 +56,10 @@ impl Source {
             }
             _ => None,
         };
-        sender.piece(INPUT, &self.name, &piece, event);
+        if bad > 0 && event.is_none() && self.random.random_range(0..1000) < bad {
+            piece.extend_from_slice(b"\xff\xfe");
+        }
+        send(&piece, event);
     }
 }
 
@@ -58,6 +68,30 @@ fn texts(streams: usize, lines: &[String]) -> Vec<Vec<u8>> {
     let several = lines.len().div_ceil(streams).max(3);
     let text = |stream: usize| (0..several).flat_map(|k| lines[(stream * several + k) % lines.len()].bytes()).collect();
     (0..streams).map(text).collect()
+}
+
+/// What is sent.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    pub streams: usize,
+    /// Records a second.
+    pub rate: usize,
+    /// What the texts are made of; absent: made up.
+    pub lines: Option<Vec<String>>,
+    /// How many of a hundred records are of the first stream, beside its share of the others.
+    pub hot: u32,
+    /// How many of a thousand records are bad, beside those few that are always.
+    pub bad: u32,
+    /// Producers' clocks jump, by years.
+    pub clocks_jump: bool,
+    /// Ends by itself after so many records.
+    pub count: Option<u64>,
+}
+
+impl Default for Shape {
+    fn default() -> Shape {
+        Shape { streams: 60, rate: 600, lines: None, hot: 0, bad: 0, clocks_jump: false, count: None }
+    }
 }
 
 /// Records of many streams that are being sent.
@@ -69,6 +103,11 @@ pub struct Load {
 impl Load {
     /// Sends `rate` records a second of this many streams, whose texts are these lines (absent: made-up ones).
     pub fn start(broker: &Broker, streams: usize, rate: usize, lines: Option<Vec<String>>) -> Load {
+        Load::of(broker, Shape { streams, rate, lines, ..Shape::default() })
+    }
+
+    pub fn of(broker: &Broker, shape: Shape) -> Load {
+        let Shape { streams, rate, lines, hot, bad, clocks_jump, count: until } = shape;
         let made_up = || strand::model::testing::TEXT.split_inclusive(". ").map(str::to_string).collect();
         let texts = texts(streams, &lines.unwrap_or_else(made_up));
         let (stop, sender) = (Arc::new(AtomicBool::new(false)), broker.sender());
@@ -77,8 +116,11 @@ impl Load {
             let mut sources: Vec<Source> =
                 texts.into_iter().enumerate().map(|(k, text)| Source::new(k, text)).collect();
             let (mut random, begun, mut count) = (ChaCha8Rng::seed_from_u64(77), Instant::now(), 0);
-            while !stopped.load(Ordering::Relaxed) {
-                sources[random.random_range(0..streams)].send(&sender);
+            while !stopped.load(Ordering::Relaxed) && until.is_none_or(|until| count < until) {
+                let chosen = if random.random_range(0..100) < hot { 0 } else { random.random_range(0..streams) };
+                let now_ms = strand::clock::unix_ms() as i64;
+                let jump_ms = random.random_range(-20..20) * 365 * 86_400_000;
+                sources[chosen].send(&sender, bad, clocks_jump.then_some(now_ms + jump_ms));
                 count += 1;
                 let due = begun + Duration::from_secs_f64(count as f64 / rate as f64);
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -92,6 +134,11 @@ impl Load {
     /// How many records were sent, once the broker has all.
     pub fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
+        self.whole()
+    }
+
+    /// Waits until a load of so many records is sent.
+    pub fn whole(self) -> u64 {
         self.thread.join().unwrap()
     }
 }
@@ -140,15 +187,34 @@ impl std::fmt::Display for Verdict {
     }
 }
 
+/// Appends what a fault did to the file that `STRAND_FAULTS_REPORT` names, a line of JSON; without it, does nothing.
+pub fn report(fault: &str, transport: &str, runs: usize, verdict: &Verdict, note: &str) {
+    println!("{fault} ({transport}, {runs}): {verdict}; {note}");
+    let Some(path) = std::env::var_os("STRAND_FAULTS_REPORT") else { return };
+    let Verdict { records, lost, wrong, contradicted, disordered, repeated, letters_repeated, .. } = verdict;
+    let line = json!({
+        "fault": fault, "transport": transport, "runs": runs, "records": records, "lost": lost,
+        "repeated": repeated + letters_repeated, "wrong": wrong + contradicted + disordered, "note": note,
+    });
+    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
+    // In one piece: others write too.
+    file.write_all(format!("{line}\n").as_bytes()).unwrap();
+}
+
 /// Reads the three topics once all is labelled, and has an undisturbed instance in `place` label the input again, in
 /// batches of another shape. `sent`: how many records there must be.
 pub fn judge(broker: &Broker, place: &Place, sent: u64) -> Verdict {
+    judge_with(broker, place, sent, &[])
+}
+
+/// The same with these arguments for the undisturbed instance.
+pub fn judge_with(broker: &Broker, place: &Place, sent: u64, arguments: &[&str]) -> Verdict {
     let input = by_key(broker.read(INPUT));
     let (mut labels, mut letters) = (by_key(broker.read(LABELS)), by_key(broker.read(DEAD_LETTERS)));
     let mut verdict =
         Verdict { records: input.values().map(Vec::len).sum(), streams: input.len(), letters: 0, ..Verdict::default() };
     assert_eq!(verdict.records as u64, sent, "what was sent is not what is in the topic");
-    let calm = place.start(&["--set", "pipeline.threads=1"]);
+    let calm = place.start(&[&["--set", "pipeline.threads=1"], arguments].concat());
     label(&calm, &input);
     let mut rejected: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for letter in calm.get("/v1/dead-letters").lines() {
@@ -256,8 +322,10 @@ fn label(calm: &Daemon, input: &BTreeMap<String, Vec<Record>>) {
         let event = record.headers.first().map(|_| record.header("strand-event"));
         json!({"stream": record.key_text(), "base64": piece, "event": event}).to_string() + "\n"
     };
-    for records in input.values().flat_map(|records| records.chunks(1000)) {
-        let answer = calm.post("/v1/records", records.iter().map(line).collect::<String>());
+    // Each request is synced to disk, so there should be few.
+    let all: Vec<&Record> = input.values().flatten().collect();
+    for records in all.chunks(1000) {
+        let answer = calm.post("/v1/records", records.iter().map(|record| line(record)).collect::<String>());
         assert_eq!(answer.json()["accepted"], records.len(), "{answer:?}");
     }
     let (begun, mut before) = (Instant::now(), u64::MAX);

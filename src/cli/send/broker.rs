@@ -1,6 +1,5 @@
 //! The broker as `strand send` sees it: is the topic there, and what became of the records.
 
-use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -12,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use strand::config::Config;
 use strand::transport::Event;
-use strand::transport::kafka::{explain, explain_complaint};
+use strand::transport::kafka::{client, explain, explain_complaint};
 use strand::transport::line::Line;
 
 /// How long one question may take; Ctrl-C waits for it.
@@ -71,20 +70,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A client's configuration: our defaults, then `[kafka.properties]`, then what must be as it is.
-fn client(config: &Config, defaults: &[(&str, String)]) -> ClientConfig {
-    let mut client = ClientConfig::new();
-    client.set("client.id", "strand-send");
-    for (key, value) in defaults {
-        client.set(*key, value);
-    }
-    for (key, value) in &config.kafka.properties {
-        client.set(key, value.to_string());
-    }
-    client.set("bootstrap.servers", &config.kafka.brokers);
-    client
-}
-
 /// Asks whether the topic is there.
 pub struct Question<'a> {
     config: &'a Config,
@@ -102,8 +87,8 @@ pub enum Answer {
 impl Question<'_> {
     pub fn new(config: &Config) -> Result<Question<'_>, KafkaError> {
         // A consumer, for a producer's question would create the topic, with the broker's idea of its partitions.
-        let defaults = [("group.id", "strand-send".to_string()), ("allow.auto.create.topics", "false".to_string())];
-        Ok(Question { config, asking: client(config, &defaults).create_with_context(Told::default())? })
+        let defaults = [("client.id", "strand-send"), ("allow.auto.create.topics", "false")];
+        Ok(Question { config, asking: client(&config.kafka, &defaults).create_with_context(Told::default())? })
     }
 
     /// The error does not pass by itself.
@@ -151,14 +136,16 @@ pub struct Broker {
 impl Broker {
     pub fn new(config: &Config) -> Result<Broker, KafkaError> {
         let largest = (config.input.max_record_bytes.len() + AROUND_A_VALUE).clamp(1_000_000, 1_000_000_000);
+        let largest = largest.to_string();
         let defaults = [
-            ("compression.codec", "lz4".to_string()),
-            ("linger.ms", "5".to_string()),
-            ("message.max.bytes", largest.to_string()),
+            ("client.id", "strand-send"),
+            ("compression.codec", "lz4"),
+            ("linger.ms", "5"),
+            ("message.max.bytes", &largest),
             // As Java's producers do, so that a key has one partition whoever sends it.
-            ("partitioner", "murmur2_random".to_string()),
+            ("partitioner", "murmur2_random"),
         ];
-        let mut client = client(config, &defaults);
+        let mut client = client(&config.kafka, &defaults);
         client.set("enable.idempotence", "true");
         let (topic, brokers) = (config.kafka.input.clone(), config.kafka.brokers.clone());
         Ok(Broker { topic, brokers, producer: client.create_with_context(Told::default())?, sent: 0 })

@@ -1,9 +1,9 @@
 //! What a request does to the tables, inside a transaction that the writer began and will commit.
 
 use super::tables::{CLIENTS, Counters, DEAD_LETTERS, LABELS, LOG, QUEUE, Queued, label_row};
-use super::writer::Pending;
 use super::{Answer, NewRecord, Taken};
 use crate::state::{Figures, write_states};
+use crate::transport::Transaction;
 use redb::{ReadableTable, WriteTransaction};
 use tokio::sync::oneshot;
 
@@ -74,7 +74,7 @@ pub fn ingest(
 /// The pipeline's transaction: labels, states, dead letters, and the consumed records leave the queue.
 pub fn commit(
     txn: &WriteTransaction,
-    transaction: &Pending,
+    transaction: &Transaction,
     counters: &mut Counters,
     now_ms: u64,
     told: &mut Told,

@@ -4,6 +4,7 @@
 //! through [`reader`]; the pipeline polls the queue and commits through the traits of the parent module. Everything
 //! that a batch leads to is one transaction of the file, on disk before anybody hears of it.
 
+mod acknowledged;
 mod effects;
 mod reader;
 mod retention;
@@ -14,12 +15,14 @@ mod writer;
 
 pub use reader::{Feed, Row, StreamInfo};
 
-use crate::config::{EmbeddedConfig, OnModelChange};
+use crate::config::EmbeddedConfig;
 use crate::events::Events;
-use crate::state::{StateFile, StoreError, StreamId, read_figures};
+use crate::state::{ModelPolicy, StateFile, StoreError, StreamId, read_figures};
 use crate::transport::{Event, Transport};
+use acknowledged::Acknowledged;
 use retention::Retention;
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -125,16 +128,26 @@ impl Embedded {
     /// Opens the data directory (made if it isn't there) and begins to write.
     pub fn open(
         config: &EmbeddedConfig,
-        fingerprint: &str,
-        on_model_change: OnModelChange,
+        policy: &ModelPolicy,
+        events: &Events,
+    ) -> Result<(Embedded, WriterThread), StoreError> {
+        let path = config.data_dir.join("strand.redb");
+        let opened = Embedded::open_at(&path, config, policy, events);
+        opened.map_err(|error| error.damage_of(&path))
+    }
+
+    fn open_at(
+        path: &Path,
+        config: &EmbeddedConfig,
+        policy: &ModelPolicy,
         events: &Events,
     ) -> Result<(Embedded, WriterThread), StoreError> {
         let start = Instant::now();
-        let path = config.data_dir.join("strand.redb");
-        let file = Arc::new(StateFile::open(&path, config.cache.len(), events.clone())?);
-        file.check_model(fingerprint, on_model_change)?;
+        let file = Arc::new(StateFile::open(path, config.cache.len(), events.clone())?);
+        file.check_model(policy)?;
         file.write(tables::create)?;
         let (counters, figures) = file.read(|txn| Ok((Counters::read(txn)?, read_figures(txn)?)))?;
+        let acknowledged = Acknowledged::open(path, counters.queue_next)?;
         let (writes, requests) = mpsc::channel(WAITING_WRITES);
         let progress = Progress { log_next: counters.log_next, dead_next: counters.dead_next };
         let shared = Arc::new(Shared {
@@ -149,13 +162,15 @@ impl Embedded {
             events: events.clone(),
         });
         shared.tail.advance(counters.queue_next);
-        events.store_opened(&path, start.elapsed(), figures.live, counters.queued());
+        events.store_opened(path, start.elapsed(), figures.live, counters.queued());
         events.streams_stored(figures.live, figures.state_bytes);
+        events.streams_draining(figures.draining);
         events.queue(counters.queued(), counters.queue_bytes);
         let retention = Retention::new(config, events.clone());
-        let writer = Writer { shared: shared.clone(), counters, retention, waiting: HashMap::new() };
+        let writer = Writer { shared: shared.clone(), counters, acknowledged, retention, waiting: HashMap::new() };
         let thread = std::thread::Builder::new().name("store".to_string()).spawn(move || writer.run(requests));
-        let thread = thread.map_err(|e| StoreError::Open { path, detail: format!("no thread: {e}") })?;
+        let thread =
+            thread.map_err(|e| StoreError::Open { path: path.to_path_buf(), detail: format!("no thread: {e}") })?;
         let embedded = Embedded { shared, writes: writes.clone() };
         Ok((embedded, WriterThread { writes, thread }))
     }

@@ -1,4 +1,7 @@
 //! What is deleted of the store as time passes: old labels, dead letters, and the memory of ended streams.
+//!
+//! Rows are looked at from the oldest on. One whose time is yet to come was written while the clock stood ahead: it is
+//! taken as written now, or it would keep all that came after it.
 
 use super::tables::{CLIENTS, Counters, DEAD_LETTERS, LABELS, LOG};
 use crate::config::EmbeddedConfig;
@@ -63,6 +66,18 @@ impl Retention {
         let mut log = txn.open_table(LOG)?;
         let mut labels = txn.open_table(LABELS)?;
         let before_ms = self.labels_keep.map(|keep| before(now_ms, keep));
+        let mut ahead = Vec::new();
+        for row in log.iter()?.take(ROWS) {
+            let (number, row) = row?;
+            let (stream, seq, time, bytes) = row.value();
+            if time <= now_ms {
+                break;
+            }
+            ahead.push((number.value(), stream.to_vec(), seq, bytes));
+        }
+        for (number, stream, seq, bytes) in ahead {
+            log.insert(number, (stream.as_slice(), seq, now_ms, bytes))?;
+        }
         let mut count = 0;
         while count < ROWS as u64 {
             let due = match log.first()? {
@@ -88,6 +103,17 @@ impl Retention {
     fn dead_letters(&self, txn: &WriteTransaction, counters: &mut Counters, now_ms: u64) -> Result<u64, redb::Error> {
         let mut letters = txn.open_table(DEAD_LETTERS)?;
         let before_ms = self.dead_letters_keep.map(|keep| before(now_ms, keep));
+        let mut ahead = Vec::new();
+        for row in letters.iter()?.take(ROWS) {
+            let (number, row) = row?;
+            if row.value().0 <= now_ms {
+                break;
+            }
+            ahead.push((number.value(), row.value().1.to_vec()));
+        }
+        for (number, json) in ahead {
+            letters.insert(number, (now_ms, json.as_slice()))?;
+        }
         let mut count = 0;
         while count < ROWS as u64 {
             let due = match letters.first()? {

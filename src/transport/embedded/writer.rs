@@ -3,13 +3,14 @@
 //! Whatever waits when a transaction begins (ingested records of many clients, the pipeline's commit, retention) goes
 //! into it and is answered when it is on disk. So one fsync serves many, and nothing is acknowledged before it.
 
+use super::acknowledged::Acknowledged;
 use super::effects::{Told, commit, ingest};
 use super::retention::Retention;
 use super::tables::Counters;
 use super::{Answer, IngestError, NewRecord, Progress, Shared, Taken};
 use crate::clock::unix_ms;
 use crate::state::StoreError;
-use crate::transport::{DeadLetter, OutputRecord, Position, StateChange, TransportError};
+use crate::transport::{Transaction, TransportError};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -27,7 +28,7 @@ pub enum Write {
         reply: oneshot::Sender<Result<Vec<Taken>, IngestError>>,
     },
     Commit {
-        transaction: Box<Pending>,
+        transaction: Box<Transaction>,
         reply: SyncSender<Result<(), TransportError>>,
     },
     /// Delete what retention says.
@@ -35,19 +36,11 @@ pub enum Write {
     Stop,
 }
 
-/// The pipeline's transaction, complete.
-#[derive(Debug, Default)]
-pub struct Pending {
-    pub outputs: Vec<OutputRecord>,
-    pub states: Vec<StateChange>,
-    pub letters: Vec<DeadLetter>,
-    pub positions: Vec<Position>,
-}
-
 /// The writer's own knowledge: what is committed.
 pub struct Writer {
     pub shared: Arc<Shared>,
     pub counters: Counters,
+    pub acknowledged: Acknowledged,
     pub retention: Retention,
     /// Clients that wait for the output of a record, by its offset.
     pub waiting: HashMap<u64, Vec<oneshot::Sender<Answer>>>,
@@ -102,8 +95,12 @@ impl Writer {
         match result {
             Ok(()) => {
                 self.counters = counters;
+                if let Err(error) = self.acknowledged.advance(counters.queue_next) {
+                    self.shared.events.acknowledged_not_noted(&error);
+                }
                 if let Some(figures) = figures {
                     self.shared.events.streams_stored(figures.live, figures.state_bytes);
+                    self.shared.events.streams_draining(figures.draining);
                 }
                 self.answer(group, told);
             }
@@ -168,7 +165,7 @@ impl Writer {
         }
     }
 
-    fn tell_waiting(&mut self, transaction: &Pending) {
+    fn tell_waiting(&mut self, transaction: &Transaction) {
         if self.waiting.is_empty() {
             return;
         }

@@ -32,8 +32,8 @@ struct Partition {
 struct Inner {
     partitions: BTreeMap<i32, Partition>,
     epoch: u64,
-    /// A batch is being written.
-    writing: bool,
+    /// The batch that is being written: its partitions, each with the number of the assignment by which it was ours.
+    writing: Option<BTreeMap<i32, u64>>,
     /// The group has answered once.
     joined: bool,
     /// Partitions that went to others and of which the pipeline does not know yet.
@@ -76,6 +76,19 @@ impl Assignment {
         partitions.iter().map(|partition| (*partition, epoch)).collect()
     }
 
+    /// What is known of these partitions is not certain any more: they are restored again, as if they had just been given.
+    pub fn restore_again(&self, partitions: &[i32]) -> Vec<(i32, u64)> {
+        let mut inner = self.lock();
+        inner.epoch += 1;
+        let epoch = inner.epoch;
+        for partition in partitions {
+            if let Some(p) = inner.partitions.get_mut(partition) {
+                (p.phase, p.epoch) = (Phase::Restoring, epoch);
+            }
+        }
+        partitions.iter().map(|partition| (*partition, epoch)).collect()
+    }
+
     /// The group takes these partitions: nothing more of them is begun to be written, and what is being written is
     /// waited for. `lost`: they are with others already.
     pub fn revoke(&self, partitions: &[i32], lost: bool, wait: Duration) {
@@ -84,7 +97,7 @@ impl Assignment {
         if lost {
             inner.leaving.extend(partitions);
         }
-        while inner.writing {
+        while inner.writing.is_some() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -137,6 +150,10 @@ impl Assignment {
         self.in_phase(Phase::Restored)
     }
 
+    pub fn is_all_served(&self) -> bool {
+        self.lock().partitions.values().all(|p| p.phase == Phase::Served)
+    }
+
     /// Partitions whose records are polled.
     pub fn served(&self) -> Vec<i32> {
         self.in_phase(Phase::Served)
@@ -169,32 +186,49 @@ impl Assignment {
             .collect()
     }
 
-    /// Begins to write a batch with records or states of these partitions.
-    pub fn begin_writing(&self, partitions: &BTreeSet<i32>) -> Result<(), TransportError> {
+    /// Number of the last assignment.
+    pub fn epoch(&self) -> u64 {
+        self.lock().epoch
+    }
+
+    /// Begins to write a batch with records or states of these partitions, polled when `epoch` was the last assignment.
+    pub fn begin_writing(&self, partitions: &BTreeSet<i32>, epoch: u64) -> Result<(), TransportError> {
         let mut inner = self.lock();
-        let gone = gone(&inner, partitions);
+        // One that was given later is not that of the batch.
+        let epoch_of = |p: &i32| (*p, inner.partitions.get(p).map_or(0, |partition| partition.epoch.min(epoch)));
+        let batch: BTreeMap<i32, u64> = partitions.iter().map(epoch_of).collect();
+        let gone = gone(&inner, &batch);
         if gone.is_empty() {
-            inner.writing = true;
+            inner.writing = Some(batch);
             return Ok(());
         }
         Err(TransportError::Reassigned(gone))
     }
 
-    /// Whether the partitions are still ours: asked between two steps of writing.
-    pub fn go_on_writing(&self, partitions: &BTreeSet<i32>) -> Result<(), TransportError> {
-        let gone = gone(&self.lock(), partitions);
+    /// A batch is being written: [`Assignment::revoke`] would wait.
+    pub fn is_writing(&self) -> bool {
+        self.lock().writing.is_some()
+    }
+
+    /// Whether the partitions are still ours: asked between two steps of writing. One that was taken away and came back
+    /// meanwhile is not: others may have labelled what this batch did.
+    pub fn go_on_writing(&self) -> Result<(), TransportError> {
+        let inner = self.lock();
+        let gone = inner.writing.as_ref().map_or_else(Vec::new, |batch| gone(&inner, batch));
         if gone.is_empty() { Ok(()) } else { Err(TransportError::Reassigned(gone)) }
     }
 
     /// Nothing is being written any more; `positions` are labelled if it went well.
     pub fn end_writing(&self, positions: &[Position]) {
         let mut inner = self.lock();
-        for position in positions {
-            if let Some(p) = inner.partitions.get_mut(&position.partition) {
-                p.labelled = p.labelled.max(position.next_offset);
+        let batch = inner.writing.take().unwrap_or_default();
+        for Position { partition, next_offset, .. } in positions {
+            if let Some(p) = inner.partitions.get_mut(partition)
+                && batch.get(partition) == Some(&p.epoch)
+            {
+                p.labelled = p.labelled.max(*next_offset);
             }
         }
-        inner.writing = false;
         self.written.notify_all();
     }
 
@@ -215,9 +249,12 @@ impl Assignment {
     }
 }
 
-fn gone(inner: &Inner, partitions: &BTreeSet<i32>) -> Vec<i32> {
-    let ours = |p: &i32| inner.partitions.contains_key(p) && !inner.leaving.contains(p);
-    partitions.iter().copied().filter(|p| !ours(p)).collect()
+/// Partitions of a batch that are no longer ours by the assignments by which they were.
+fn gone(inner: &Inner, batch: &BTreeMap<i32, u64>) -> Vec<i32> {
+    let ours = |(p, epoch): &(&i32, &u64)| {
+        inner.partitions.get(p).is_some_and(|now| now.epoch == **epoch) && !inner.leaving.contains(p)
+    };
+    batch.iter().filter(|entry| !ours(entry)).map(|(partition, _)| *partition).collect()
 }
 
 #[cfg(test)]
@@ -248,21 +285,21 @@ mod tests {
         let assignment = std::sync::Arc::new(assignment());
         assignment.assign(&[0, 1]);
         assignment.serve(0, 5);
-        assignment.begin_writing(&[0].into()).unwrap();
+        assignment.begin_writing(&[0].into(), assignment.epoch()).unwrap();
         let other = assignment.clone();
         let writer = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(50));
-            other.go_on_writing(&[0].into()).unwrap();
+            other.go_on_writing().unwrap();
             other.end_writing(&[Position { topic: "t".into(), partition: 0, next_offset: 9 }]);
         });
         assignment.revoke(&[0], false, Duration::from_secs(10));
         assert_eq!(assignment.uncommitted(), [(0, 9)]);
-        assert!(assignment.begin_writing(&[0, 1].into()).is_err());
+        assert!(assignment.begin_writing(&[0, 1].into(), assignment.epoch()).is_err());
         assignment.forget(&[0]);
         writer.join().unwrap();
         assert_eq!(assignment.take_lost(), [0]);
         assert!(assignment.take_lost().is_empty());
-        assert!(assignment.begin_writing(&[1].into()).is_ok());
+        assert!(assignment.begin_writing(&[1].into(), assignment.epoch()).is_ok());
     }
 
     #[test]
@@ -270,8 +307,30 @@ mod tests {
         let assignment = assignment();
         assignment.assign(&[0]);
         assignment.serve(0, 5);
-        assignment.begin_writing(&[0].into()).unwrap();
+        assignment.begin_writing(&[0].into(), assignment.epoch()).unwrap();
         assignment.revoke(&[0], true, Duration::ZERO);
-        assert!(matches!(assignment.go_on_writing(&[0].into()), Err(TransportError::Reassigned(gone)) if gone == [0]));
+        assert!(matches!(assignment.go_on_writing(), Err(TransportError::Reassigned(gone)) if gone == [0]));
+    }
+
+    #[test]
+    fn a_batch_does_not_go_on_when_its_partition_was_elsewhere_meanwhile() {
+        let assignment = assignment();
+        let position = |next_offset| [Position { topic: "t".into(), partition: 0, next_offset }];
+        assignment.assign(&[0]);
+        assignment.serve(0, 5);
+        assignment.begin_writing(&[0].into(), assignment.epoch()).unwrap();
+        assignment.revoke(&[0], false, Duration::ZERO);
+        assignment.forget(&[0]);
+        assignment.assign(&[0]);
+        assignment.serve(0, 16);
+        assert!(assignment.go_on_writing().is_err());
+        assignment.end_writing(&position(30));
+        assert_eq!(assignment.labelled(), [(0, 16)], "what was written by the earlier assignment does not count");
+        assignment.begin_writing(&[0].into(), assignment.epoch()).unwrap();
+        assignment.go_on_writing().unwrap();
+        assignment.end_writing(&position(18));
+        assert_eq!(assignment.labelled(), [(0, 18)]);
+        // Nor one that was polled before and is begun only now.
+        assert!(assignment.begin_writing(&[0].into(), assignment.epoch() - 1).is_err());
     }
 }

@@ -3,7 +3,7 @@
 use super::clients;
 use super::context::{PlainContext, Voice};
 use super::topics::{Layout, Topics, Trouble};
-use super::words::{explain, explain_complaint};
+use super::words::explain;
 use crate::config::Config;
 use crate::events::Events;
 use rdkafka::TopicPartitionList;
@@ -23,10 +23,7 @@ pub fn check_online(config: &Config, events: &Events) -> Result<Vec<String>, Str
         .map_err(|error| explain("creating the consumer", &error))?;
     let with_complaint = |reason: String| {
         super::context::hear_out(&consumer);
-        match voice.complaint() {
-            Some(complaint) => format!("{reason}; {}", explain_complaint(&kafka.brokers, &complaint)),
-            None => reason,
-        }
+        reason + &voice.advice(&kafka.brokers)
     };
     let metadata = consumer.fetch_metadata(Some(&kafka.input), TIMEOUT);
     let metadata = metadata.map_err(|error| with_complaint(explain("connecting", &error)))?;

@@ -3,7 +3,8 @@
 use crate::config::{ConfigError, KafkaConfig};
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 
 /// Properties that Strand sets itself, and the key that says the same, if there is one.
@@ -32,7 +33,7 @@ pub fn consumer(config: &KafkaConfig) -> ClientConfig {
         ("fetch.wait.max.ms", "100"),
         ("statistics.interval.ms", "1000"),
     ];
-    let mut client = with(config, &defaults);
+    let mut client = client(config, &defaults);
     client.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
     client
 }
@@ -40,7 +41,7 @@ pub fn consumer(config: &KafkaConfig) -> ClientConfig {
 /// Reads the changelog. Takes no part in the group, whose name librdkafka asks for nevertheless.
 pub fn changelog_reader(config: &KafkaConfig) -> ClientConfig {
     let defaults = [("auto.offset.reset", "error"), ("isolation.level", "read_committed"), ("fetch.wait.max.ms", "50")];
-    let mut client = with(config, &defaults);
+    let mut client = client(config, &defaults);
     client.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
     client.set("enable.partition.eof", "true");
     // What one member of a group reads, all read: nothing static about it.
@@ -67,17 +68,17 @@ pub fn producer(config: &KafkaConfig, largest: usize, smallest: usize) -> Client
         // A batch must not be larger than what the topic with the lowest limit takes.
         ("batch.size", &smallest),
     ];
-    let mut client = with(config, &defaults);
+    let mut client = client(config, &defaults);
     client.set("enable.idempotence", "true");
     client
 }
 
 /// Asks for topics and their settings, creates topics.
 pub fn admin(config: &KafkaConfig) -> ClientConfig {
-    with(config, &[])
+    client(config, &[])
 }
 
-fn with(config: &KafkaConfig, defaults: &[(&str, &str)]) -> ClientConfig {
+pub fn client(config: &KafkaConfig, defaults: &[(&str, &str)]) -> ClientConfig {
     let mut client = ClientConfig::new();
     client.set("client.id", "strand");
     // A port that speaks another protocol often says nothing at all; after this it is told.
@@ -91,6 +92,15 @@ fn with(config: &KafkaConfig, defaults: &[(&str, &str)]) -> ClientConfig {
     client.set("bootstrap.servers", &config.brokers).set("group.id", &config.group);
     client.set_log_level(RDKafkaLogLevel::Info);
     client
+}
+
+/// Partitions of a topic with an offset for each.
+pub fn positions(topic: &str, of: impl IntoIterator<Item = (i32, i64)>) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in of {
+        list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+    }
+    Ok(list)
 }
 
 /// Has librdkafka judge `[kafka.properties]`, for each kind of client that they go to.

@@ -2,10 +2,11 @@
 
 use super::Shared;
 use super::restore::Restorer;
+use super::words::explain_complaint;
 use crate::events::Events;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, RebalanceProtocol};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
@@ -50,11 +51,17 @@ impl Voice {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The same with advice, to be added to what is being waited for; empty if there is none.
+    pub fn advice(&self, brokers: &str) -> String {
+        self.complaint().map(|complaint| format!("; {}", explain_complaint(brokers, &complaint))).unwrap_or_default()
+    }
+
     pub fn all_is_well(&self) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+    /// A line of a client's log.
+    pub fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
         tracing::debug!(fac, message, "librdkafka");
         let serious = !matches!(level, RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug);
         // Not every failure to connect comes as an error, but each is logged, after the name of a thread.
@@ -112,10 +119,9 @@ impl ConsumerContext {
 
     fn assigned(&self, shared: &Shared, consumer: &BaseConsumer<ConsumerContext>, list: &mut TopicPartitionList) {
         // Where to begin is found out when the states are there; until then nothing is fetched.
-        let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
         let result = list
             .set_all_offsets(Offset::Beginning)
-            .and_then(|()| if cooperative { consumer.incremental_assign(list) } else { consumer.assign(list) })
+            .and_then(|()| consumer.incremental_assign(list))
             .and_then(|()| consumer.pause(list));
         if let Err(error) = result {
             self.voice.hear(&format!("partitions that the group gave could not be taken: {error}"));
@@ -136,16 +142,14 @@ impl ConsumerContext {
         shared.assignment.revoke(&partitions, lost, if lost { Duration::ZERO } else { HAND_OVER });
         partitions.iter().for_each(|partition| shared.store.leave(*partition));
         if !lost {
-            super::sink::commit_offsets(shared, consumer, CommitMode::Sync);
+            super::sink::commit_offsets(shared, consumer);
         }
         shared.assignment.forget(&partitions);
-        let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
-        let result = if cooperative { consumer.incremental_unassign(list) } else { consumer.unassign() };
-        if let Err(error) = result {
+        if let Err(error) = consumer.incremental_unassign(list) {
             self.voice.hear(&format!("partitions that the group took could not be given back: {error}"));
         }
         for partition in partitions {
-            self.restorer.drop_partition(partition);
+            self.restorer.leave(partition);
         }
     }
 }

@@ -7,7 +7,6 @@ use super::words::{explain, explain_code};
 use crate::config::KafkaConfig;
 use crate::shutdown::Shutdown;
 use crate::transport::{Header, TransportError};
-use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -16,6 +15,8 @@ use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
 use rdkafka::producer::{
     BaseRecord, DeliveryResult, Producer as _, ProducerContext as RdProducerContext, PurgeConfig, ThreadedProducer,
 };
+use rdkafka::{Message, TopicPartitionList};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -44,10 +45,15 @@ impl Outgoing<'_> {
     }
 }
 
+/// Records with a number from here on are the changelog's, whose offsets are remembered.
+pub const STATES: usize = 1 << 40;
+
 /// Acknowledgements that are waited for.
 #[derive(Default)]
 struct Ledger {
     waiting: usize,
+    /// The changelog's partitions: last offset, and the number of the record that lies there.
+    reached: BTreeMap<i32, (i64, usize)>,
     /// Numbers of records that were refused, with the reason.
     refused: Vec<(usize, Code)>,
 }
@@ -66,11 +72,11 @@ impl ProducerContext {
 
 impl ClientContext for ProducerContext {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
-        super::context::PlainContext(self.voice.clone()).log(level, fac, message);
+        self.voice.log(level, fac, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        super::context::PlainContext(self.voice.clone()).error(error, reason);
+        self.voice.error(&error, reason);
     }
 }
 
@@ -80,8 +86,14 @@ impl RdProducerContext for ProducerContext {
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
         let mut ledger = self.ledger();
         ledger.waiting -= 1;
-        if let Err((error, _)) = result {
-            ledger.refused.push((number, error.rdkafka_error_code().unwrap_or(Code::Fail)));
+        match result {
+            Ok(message) if number >= STATES && message.offset() >= 0 => {
+                let reached = (message.offset(), number);
+                let last = ledger.reached.entry(message.partition()).or_insert(reached);
+                *last = reached.max(*last);
+            }
+            Ok(_) => {}
+            Err((error, _)) => ledger.refused.push((number, error.rdkafka_error_code().unwrap_or(Code::Fail))),
         }
         if ledger.waiting == 0 {
             self.settled.notify_all();
@@ -97,7 +109,8 @@ pub enum Delivered {
     TooLarge(Vec<usize>),
 }
 
-/// The idempotent producer, with a thread of its own for acknowledgements. Used by one thread; records are handed over in groups, each ended by [`Producer::wait`].
+/// The idempotent producer, with a thread of its own for acknowledgements. Used by one thread; records are handed over
+/// in groups, each ended by [`Producer::wait`].
 pub struct Producer {
     producer: ThreadedProducer<ProducerContext>,
     shutdown: Shutdown,
@@ -199,9 +212,25 @@ impl Producer {
         // The first that is not a consequence of others.
         let consequence =
             |code: &Code| matches!(code, Code::PurgeQueue | Code::PurgeInflight | Code::MessageSizeTooLarge);
-        let code = refused.iter().map(|(_, code)| *code).find(|code| !consequence(code)).unwrap_or(refused[0].1);
+        let code = refused.iter().map(|(_, code)| *code).find(|code| !consequence(code));
+        let code = code.or_else(|| self.spoilt_by()).unwrap_or(refused[0].1);
         let complaint = self.producer.context().voice.complaint().map(|c| format!(" ({c})")).unwrap_or_default();
         Err(TransportError::Transient(explain_code(doing, code) + &complaint))
+    }
+
+    /// For each of the changelog's partitions that was written to since this was last asked, the last record's offset and
+    /// number.
+    pub fn take_reached(&self) -> BTreeMap<i32, (i64, usize)> {
+        std::mem::take(&mut self.producer.context().ledger().reached)
+    }
+
+    /// Why the open transaction can only be aborted: the records in it tell no more than that they were dropped.
+    fn spoilt_by(&self) -> Option<Code> {
+        // Within a transaction this begins none, but says what is wrong with the one that is open.
+        match self.transactions.as_ref().map(|_| self.producer.begin_transaction()) {
+            Some(Err(KafkaError::Transaction(error))) if error.txn_requires_abort() => Some(error.code()),
+            _ => None,
+        }
     }
 
     pub fn is_transactional(&self) -> bool {

@@ -2,11 +2,11 @@
 //! changelog topic that has the input's partitions.
 //!
 //! With `delivery = "exactly_once"` all that a batch leads to and the group's offsets are one transaction (KIP-447: the
-//! group's generation fences an instance that lost its partitions). With `"at_least_once"` a batch is written in this order, each step acknowledged before the next: labels and dead
-//! letters; states, each with the offset that its stream has seen; the group's offsets. So a state that is in the
-//! changelog proves that the labels before it are published, and a record read again at or below its stream's offset
-//! is skipped. What was published and whose state was not is labelled again from the same state, hence with the same
-//! bytes and the same `strand-source`.
+//! group's generation fences an instance that lost its partitions). With `"at_least_once"` a batch is written in this
+//! order, each step acknowledged before the next: labels and dead letters; states, each with the offset that its stream
+//! has seen; the group's offsets. So a state that is in the changelog proves that the labels before it are published, and
+//! a record read again at or below its stream's offset is skipped. What was published and whose state was not is labelled
+//! again from the same state, hence with the same bytes and the same `strand-source`.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -15,12 +15,13 @@
 //! | [`source`] | the consumer: connecting, polling, positions |
 //! | [`assignment`] | which partitions are ours and how far they are; shared by all |
 //! | [`restore`] | a thread that reads the changelog of partitions that were assigned |
-//! | [`store`] | the local copy of the states |
+//! | [`store`], [`checkpoint`] | the local copy of the states, and what of it outlives the process |
 //! | [`sink`], [`delivery`] | the producer: order of writes, acknowledgements |
 //! | [`words`] | errors as people want to read them |
 
 mod assignment;
 mod check;
+mod checkpoint;
 mod clients;
 mod context;
 mod delivery;
@@ -31,18 +32,19 @@ mod store;
 mod topics;
 mod words;
 
+// Knows nothing of librdkafka: the simulation of the tests runs on it too.
+#[doc(hidden)]
+pub use assignment::Assignment;
 pub use check::check_online;
-pub use clients::check_properties;
+pub use clients::{check_properties, client};
 pub use words::{explain, explain_complaint};
 
 use super::{Transport, TransportError};
 use crate::config::{Config, ConfigError, Delivery, KafkaConfig};
 use crate::events::Events;
 use crate::health::Health;
-use crate::model::Model;
 use crate::shutdown::Shutdown;
-use crate::state::StoreError;
-use assignment::Assignment;
+use crate::state::{ModelPolicy, StoreError};
 use context::Voice;
 use delivery::Producer;
 use rdkafka::consumer::BaseConsumer;
@@ -57,7 +59,6 @@ struct Shared {
     config: KafkaConfig,
     /// [`crate::config::InputConfig::max_record_bytes`]: what topics must hold follows from it.
     max_record_bytes: usize,
-    model_name: String,
     assignment: Assignment,
     store: Arc<Store>,
     voice: Voice,
@@ -92,16 +93,15 @@ pub enum OpenError {
 /// The transport. Returns at once; the broker is connected to by the source's first polls.
 pub fn open(
     config: &Config,
-    model: &Model,
+    policy: ModelPolicy,
     events: &Events,
     health: &Health,
     shutdown: &Shutdown,
 ) -> Result<Transport, OpenError> {
     let kafka = &config.kafka;
     clients::check_properties(kafka)?;
-    let policy =
-        store::Policy { fingerprint: model.fingerprint().to_string(), on_model_change: config.on_model_change };
-    let store = Arc::new(Store::open(&kafka.state_dir, kafka.state_cache.len(), policy, events.clone())?);
+    let store = Store::open(&kafka.state_dir, kafka.state_cache.len(), &kafka.changelog, policy, events.clone())?;
+    let store = Arc::new(store);
     let transactional_id = match kafka.delivery {
         Delivery::ExactlyOnce => Some(format!("{}-{}", kafka.group, instance_name(&kafka.state_dir)?)),
         Delivery::AtLeastOnce => None,
@@ -109,7 +109,6 @@ pub fn open(
     let shared = Arc::new(Shared {
         config: kafka.clone(),
         max_record_bytes: config.input.max_record_bytes.len(),
-        model_name: model.spec().name.clone(),
         assignment: Assignment::new(events.clone()),
         store: store.clone(),
         voice: Voice::new(events.clone()),

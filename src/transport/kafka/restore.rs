@@ -1,16 +1,19 @@
-//! The restorer: a thread that reads the changelog of partitions that were assigned into the local store.
+//! The restorer: a thread that reads the changelog of partitions that were assigned into the local store, from where the
+//! store has it.
 //!
 //! Several partitions are read side by side. A partition is done when the broker says that its end is reached, and not
-//! when the end is reached that it named before: some brokers name an older one. Then the source may serve it.
+//! when the end is reached that it named before: some brokers name an older one. Then the source may serve it. With
+//! `kafka.standby` the partitions that others are in charge of are followed all the time.
 
 use super::Shared;
+use super::checkpoint::{Mark, checksum};
 use super::clients;
 use super::context::PlainContext;
-use super::store::{Change, RestoreError};
-use super::words::{explain, explain_complaint};
+use super::store::{Record, RestoreError};
+use super::words::explain;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::{Message, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -30,7 +33,7 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 
 enum Order {
     Restore { partition: i32, epoch: u64 },
-    Drop { partition: i32 },
+    Leave { partition: i32 },
 }
 
 /// A handle on the thread. It ends when the last handle is dropped.
@@ -44,23 +47,26 @@ impl Restorer {
         let _ = self.0.send(Order::Restore { partition, epoch });
     }
 
-    /// Stops reading a partition, and deletes its states.
-    pub fn drop_partition(&self, partition: i32) {
-        let _ = self.0.send(Order::Drop { partition });
+    /// Others are in charge of a partition. With `kafka.standby` it is followed from now on.
+    pub fn leave(&self, partition: i32) {
+        let _ = self.0.send(Order::Leave { partition });
     }
 }
 
 pub fn start(shared: Arc<Shared>) -> std::io::Result<Restorer> {
     let (sender, orders) = channel();
-    let run =
-        move || Thread { shared, reader: None, all: None, jobs: BTreeMap::new(), told: Instant::now() }.run(&orders);
+    let run = move || {
+        Thread { shared, reader: None, all: None, jobs: BTreeMap::new(), told: Instant::now(), saved: Instant::now() }
+            .run(&orders)
+    };
     std::thread::Builder::new().name("restorer".to_string()).spawn(run)?;
     Ok(Restorer(sender))
 }
 
-/// A partition that is being restored.
+/// A partition that is being read.
 struct Job {
-    epoch: u64,
+    /// Which assignment it is restored for; absent where it is only followed.
+    epoch: Option<u64>,
     begun: Instant,
     /// Begins (again) at this time, if it is not being read.
     waits_until: Option<Instant>,
@@ -68,9 +74,13 @@ struct Job {
     low: i64,
     high: i64,
     next: i64,
+    /// Where the store's copy ends: the first record must be this one, if it is still there.
+    expected: Option<Mark>,
     records: u64,
-    chunk: Vec<Change>,
+    chunk: Vec<Record>,
     chunk_bytes: usize,
+    /// Offset of the chunk's last record.
+    chunk_last: i64,
     /// When something of it was last read.
     heard: Instant,
     /// Why it is not going on.
@@ -83,6 +93,7 @@ struct Thread {
     all: Option<BaseConsumer<PlainContext>>,
     jobs: BTreeMap<i32, Job>,
     told: Instant,
+    saved: Instant,
 }
 
 impl Thread {
@@ -94,10 +105,17 @@ impl Thread {
             loop {
                 match orders.recv_timeout(wait) {
                     Ok(Order::Restore { partition, epoch }) => {
-                        self.take(partition, epoch);
+                        self.take(partition, Some(epoch));
+                        self.shared.events.restore_progress(partition, 0, 1);
                         news = true;
                     }
-                    Ok(Order::Drop { partition }) => self.drop_partition(partition),
+                    Ok(Order::Leave { partition }) => {
+                        self.stop(partition);
+                        if self.shared.config.standby {
+                            self.take(partition, None);
+                        }
+                        news = true;
+                    }
                     Err(RecvTimeoutError::Disconnected) => return,
                     Err(RecvTimeoutError::Timeout) => break,
                 }
@@ -112,10 +130,12 @@ impl Thread {
             self.begin_waiting();
             self.read();
             self.tell(false);
+            self.save();
         }
     }
 
-    fn take(&mut self, partition: i32, epoch: u64) {
+    fn take(&mut self, partition: i32, epoch: Option<u64>) {
+        self.stop(partition);
         let now = Instant::now();
         let job = Job {
             epoch,
@@ -124,23 +144,33 @@ impl Thread {
             low: 0,
             high: 0,
             next: 0,
+            expected: None,
             records: 0,
             chunk: Vec::new(),
             chunk_bytes: 0,
+            chunk_last: -1,
             heard: now,
             trouble: None,
         };
         self.jobs.insert(partition, job);
-        self.shared.events.restore_progress(partition, 0, 1);
     }
 
-    fn drop_partition(&mut self, partition: i32) {
-        self.jobs.remove(&partition);
+    /// Stops reading a partition; what was read is kept.
+    fn stop(&mut self, partition: i32) {
+        self.write(partition);
         self.stop_reading(partition);
-        if let Err(error) = self.shared.store.clear(partition) {
-            self.shared.events.restore_failed(partition, &error);
+        self.jobs.remove(&partition);
+    }
+
+    /// Saves the local copy, now and then.
+    fn save(&mut self) {
+        if self.saved.elapsed() < self.shared.config.state_save.0 {
+            return;
         }
-        self.tell(true);
+        self.saved = Instant::now();
+        if let Err(error) = self.shared.store.save() {
+            self.shared.events.checkpoint_not_saved(&error);
+        }
     }
 
     /// The changelog's own consumer.
@@ -192,7 +222,10 @@ impl Thread {
         let doing = format!("reading {topic}/{partition}");
         // Answered once a transaction is decided in which a predecessor has sent offsets of this partition: what it wrote
         // is in the changelog then, or never will be.
-        if let Ok(connected) = shared.connected() {
+        let restores = self.jobs.get(&partition).is_some_and(|job| job.epoch.is_some());
+        if let Ok(connected) = shared.connected()
+            && restores
+        {
             let mut list = TopicPartitionList::new();
             list.add_partition(&shared.config.input, partition);
             let offsets = connected.consumer.committed_offsets(list, TIMEOUT);
@@ -205,23 +238,46 @@ impl Thread {
         let (_, high) = self
             .all()
             .and_then(|all| all.fetch_watermarks(topic, partition, TIMEOUT).map_err(|error| explain(&doing, &error)))?;
+        let expected = self.take_up(partition, low, high)?;
+        // The last record that is known is read again: if it is another, so is the changelog.
+        let low = expected.map_or(low, |mark| mark.last.max(low));
         let reader = self.reader()?;
-        // From a clean table: what an earlier try left may be old.
-        shared.store.clear(partition).map_err(|error| error.to_string())?;
         if low < high {
-            let mut list = TopicPartitionList::new();
-            list.add_partition_offset(topic, partition, Offset::Offset(low))
-                .and_then(|()| reader.incremental_assign(&list))
+            clients::positions(topic, [(partition, low)])
+                .and_then(|list| reader.incremental_assign(&list))
                 .map_err(|error| explain(&doing, &error))?;
         }
         if let Some(job) = self.jobs.get_mut(&partition) {
-            (job.low, job.high, job.next, job.records) = (low, high, low, 0);
+            (job.low, job.high, job.next, job.records, job.expected) = (low, high, low, 0, expected);
             (job.waits_until, job.trouble, job.heard) = (None, None, Instant::now());
         }
         if low >= high {
             self.finish(partition);
         }
         Ok(())
+    }
+
+    /// Where the store's copy of a partition ends, if it can be gone on with; otherwise it is put aside. The changelog
+    /// has offsets from `low` to `high`.
+    fn take_up(&self, partition: i32, low: i64, high: i64) -> Result<Option<Mark>, String> {
+        let store = &self.shared.store;
+        let mark = store.held(partition).mark;
+        let reason = match mark {
+            Some(mark) if mark.next < low => {
+                format!("partition {partition}: it ends at offset {}, and the changelog begins at {low}", mark.next)
+            }
+            Some(mark) if mark.next > high => {
+                format!("partition {partition}: it ends at offset {}, and the changelog at {high}", mark.next)
+            }
+            Some(mark) => return Ok(Some(mark)),
+            None => String::new(),
+        };
+        if mark.is_some() {
+            self.shared.events.checkpoint_put_aside(&reason);
+        }
+        // A clean table: what an earlier try left may be old.
+        store.clear(partition).map_err(|error| format!("the local copy of the states cannot be written: {error}"))?;
+        Ok(None)
     }
 
     /// Takes what the reader has, for a moment.
@@ -233,7 +289,7 @@ impl Thread {
             return;
         }
         let Some(reader) = &self.reader else { return };
-        let (mut full, mut ended, mut failed) = (Vec::new(), Vec::new(), None);
+        let (mut full, mut ended, mut other, mut failed) = (Vec::new(), Vec::new(), Vec::new(), None);
         let mut wait = Duration::from_millis(50);
         for _ in 0..CHUNK_RECORDS {
             match reader.poll(wait) {
@@ -241,12 +297,21 @@ impl Thread {
                 Some(Ok(message)) => {
                     let partition = message.partition();
                     let Some(job) = self.jobs.get_mut(&partition) else { continue };
+                    job.next = message.offset() + 1;
+                    job.heard = Instant::now();
+                    if let Some(mark) = job.expected.take().filter(|mark| mark.last == message.offset()) {
+                        let found = checksum(message.key().unwrap_or_default(), message.payload());
+                        if found != mark.checksum {
+                            other.push(partition);
+                            break;
+                        }
+                        continue;
+                    }
                     let key = message.key().unwrap_or_default().to_vec();
                     let value = message.payload().map(<[u8]>::to_vec);
                     job.chunk_bytes += key.len() + value.as_ref().map_or(0, Vec::len);
                     job.chunk.push((key, value));
-                    job.next = message.offset() + 1;
-                    job.heard = Instant::now();
+                    job.chunk_last = message.offset();
                     if job.chunk.len() >= CHUNK_RECORDS || job.chunk_bytes >= CHUNK_BYTES {
                         full.push(partition);
                         break;
@@ -261,11 +326,13 @@ impl Thread {
             wait = Duration::ZERO;
         }
         // Should a broker not tell the end: the one that it named is passed, and nothing comes any more.
-        let silent = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| job.waits_until.is_none() && job.next >= job.high && job.heard.elapsed() > SILENCE);
+        let silent = self.jobs.iter().filter(|(_, job)| {
+            job.epoch.is_some() && job.waits_until.is_none() && job.next >= job.high && job.heard.elapsed() > SILENCE
+        });
         ended.extend(silent.map(|(partition, _)| *partition));
+        for partition in other {
+            self.begin_anew(partition);
+        }
         for partition in full {
             self.write(partition);
         }
@@ -278,6 +345,19 @@ impl Thread {
         }
         if let Some(error) = failed {
             self.reading_failed(&error);
+        }
+    }
+
+    /// The changelog is not the one whose states the store has.
+    fn begin_anew(&mut self, partition: i32) {
+        let reason = format!("partition {partition}: the changelog {} was made anew", self.shared.config.changelog);
+        self.shared.events.checkpoint_put_aside(&reason);
+        self.stop_reading(partition);
+        if let Err(error) = self.shared.store.clear(partition) {
+            return self.fail(partition, format!("the local copy of the states cannot be written: {error}"), RETRY);
+        }
+        if let Some(job) = self.jobs.get_mut(&partition) {
+            (job.waits_until, job.chunk, job.chunk_bytes) = (Some(Instant::now()), Vec::new(), 0);
         }
     }
 
@@ -295,18 +375,21 @@ impl Thread {
         let chunk = std::mem::take(&mut job.chunk);
         job.chunk_bytes = 0;
         job.records += chunk.len() as u64;
+        let restores = job.epoch.is_some();
         let (done, all) = ((job.next - job.low).unsigned_abs(), (job.high - job.low).unsigned_abs());
-        match self.shared.store.restore(partition, &chunk) {
-            Ok(()) => {
+        let mark = chunk.last().map(|(key, value)| Mark::new(job.chunk_last, key, value.as_deref()));
+        if chunk.is_empty() {
+            return true;
+        }
+        match self.shared.store.restore(partition, &chunk, mark) {
+            Ok(()) if restores => {
                 self.shared.events.states_restored(chunk.len() as u64);
                 self.shared.events.restore_progress(partition, done, all);
                 true
             }
-            Err(error @ RestoreError::OtherModel { .. }) => {
-                // Somebody must decide: the source ends the daemon with these words.
-                self.shared.assignment.refuse(error.to_string());
-                self.fail(partition, error.to_string(), RETRY_BAD);
-                false
+            Ok(()) => {
+                self.shared.events.states_followed(chunk.len() as u64);
+                true
             }
             Err(error) => {
                 self.fail(partition, error.to_string(), RETRY_BAD);
@@ -315,12 +398,21 @@ impl Thread {
         }
     }
 
+    /// The end is reached. Whoever only follows waits for more.
     fn finish(&mut self, partition: i32) {
+        let Some(epoch) = self.jobs.get(&partition).and_then(|job| job.epoch) else { return };
+        if let Some(error) = self.shared.store.refusal(partition) {
+            if let RestoreError::OtherModel { .. } = &error {
+                // Somebody must decide: the source ends the daemon with these words.
+                self.shared.assignment.refuse(error.to_string());
+            }
+            return self.fail(partition, error.to_string(), RETRY_BAD);
+        }
         self.stop_reading(partition);
         let Some(job) = self.jobs.remove(&partition) else { return };
-        let (streams, _) = self.shared.store.restored(partition);
+        let streams = self.shared.store.held(partition).live;
         self.shared.events.partition_restored(partition, job.records, streams, job.low, job.begun.elapsed());
-        self.shared.assignment.restored(partition, job.epoch);
+        self.shared.assignment.restored(partition, epoch);
         self.tell(true);
     }
 
@@ -329,7 +421,10 @@ impl Thread {
         self.stop_reading(partition);
         let Some(job) = self.jobs.get_mut(&partition) else { return };
         if job.trouble.as_ref() != Some(&detail) {
-            self.shared.events.restore_failed(partition, &detail);
+            match job.epoch {
+                Some(_) => self.shared.events.restore_failed(partition, &detail),
+                None => self.shared.events.following_failed(partition, &detail),
+            }
         }
         job.trouble = Some(detail);
         job.waits_until = Some(Instant::now() + retry);
@@ -370,20 +465,23 @@ impl Thread {
             return;
         }
         self.told = Instant::now();
-        if self.jobs.is_empty() {
-            return self.shared.health.fine("restore");
+        let (restoring, following): (Vec<_>, Vec<_>) = self.jobs.iter().partition(|(_, job)| job.epoch.is_some());
+        self.shared.events.standby(following.len());
+        if restoring.is_empty() {
+            // Otherwise the source says so, once it serves them.
+            if self.shared.assignment.is_all_served() {
+                self.shared.health.fine("restore");
+            }
+            return;
         }
-        let parts = self.jobs.iter().map(|(partition, job)| match &job.trouble {
+        let parts = restoring.iter().map(|(partition, job)| match &job.trouble {
             Some(trouble) => format!("partition {partition} is not served: {trouble}"),
             None if job.waits_until.is_some() => format!("partition {partition} waits"),
             None => {
                 format!("partition {partition}: {} of {} changelog records", job.next - job.low, job.high - job.low)
             }
         });
-        let mut text = format!("reading states back: {}", parts.collect::<Vec<_>>().join("; "));
-        if let Some(complaint) = self.shared.voice.complaint() {
-            text += &format!("; {}", explain_complaint(&self.shared.config.brokers, &complaint));
-        }
-        self.shared.health.trouble("restore", text);
+        let text = format!("reading states back: {}", parts.collect::<Vec<_>>().join("; "));
+        self.shared.health.trouble("restore", text + &self.shared.voice.advice(&self.shared.config.brokers));
     }
 }

@@ -8,16 +8,21 @@
 //!
 //! A crash between two steps repeats labels with equal bytes, and loses none: see [`super`].
 
-use super::delivery::{Delivered, Outgoing, Producer};
+use super::checkpoint::Mark;
+use super::clients;
+use super::delivery::{Delivered, Outgoing, Producer, STATES};
+use super::store::Change;
 use super::words::explain;
 use super::{Connected, Shared};
 use crate::clock::unix_ms;
 use crate::config::KafkaConfig;
 use crate::state::StreamId;
-use crate::transport::{DeadLetter, Header, Origin, OutputRecord, Position, Sink, StateChange, TransportError};
+use crate::transport::{
+    DeadLetter, Header, Origin, OutputRecord, Position, Sink, StateChange, Transaction, TransportError,
+};
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
-use rdkafka::{Offset, TopicPartitionList};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -41,9 +46,6 @@ const FORGET_AT_ONCE: usize = 1000;
 pub struct KafkaSink {
     shared: Arc<Shared>,
     producer: Option<Producer>,
-    outputs: Vec<OutputRecord>,
-    states: Vec<StateChange>,
-    letters: Vec<DeadLetter>,
     /// Dead letters of this batch for labels that are too large.
     unpublished: Vec<DeadLetter>,
     /// Records are sent one at a time, since one of the last batch was refused for its size by the broker.
@@ -53,24 +55,11 @@ pub struct KafkaSink {
     forget_next: Instant,
 }
 
-/// All that is written together.
-struct Batch {
-    outputs: Vec<OutputRecord>,
-    letters: Vec<DeadLetter>,
-    states: Vec<StateChange>,
-}
-
-/// States are numbered from here on, outputs and dead letters from 0.
-const STATES: usize = 1 << 40;
-
 impl KafkaSink {
     pub fn new(shared: Arc<Shared>) -> KafkaSink {
         KafkaSink {
             shared,
             producer: None,
-            outputs: Vec::new(),
-            states: Vec::new(),
-            letters: Vec::new(),
             unpublished: Vec::new(),
             one_by_one: false,
             output_limit: usize::MAX,
@@ -78,7 +67,7 @@ impl KafkaSink {
         }
     }
 
-    fn write(&mut self, partitions: &BTreeSet<i32>, positions: &[Position]) -> Result<(), TransportError> {
+    fn write(&mut self, partitions: &BTreeSet<i32>, batch: &Transaction) -> Result<(), TransportError> {
         let shared = self.shared.clone();
         let connected = shared.connected()?;
         let mut producer = match self.producer.take().filter(|producer| !producer.is_dead()) {
@@ -88,59 +77,48 @@ impl KafkaSink {
                 ready.map_or_else(|| shared.new_producer(&connected.layout), Ok)?
             }
         };
-        let batch = Batch {
-            outputs: std::mem::take(&mut self.outputs),
-            letters: std::mem::take(&mut self.letters),
-            states: std::mem::take(&mut self.states),
-        };
-        let result = self.send(&connected, &mut producer, &batch, partitions, positions);
+        let forgotten = self.take_forgettable(&batch.states)?;
+        let changes = changes(batch, &forgotten);
+        let result = self.send(&connected, &mut producer, batch, &changes, partitions);
+        let marks = marks(&changes, &producer.take_reached());
         self.producer = Some(producer);
-        let forgotten = result?;
+        result?;
         // Only now: a state in the store is taken as proof that its labels are published.
-        let failed = |e| TransportError::Transient(format!("the local copy of the states cannot be written: {e}"));
-        shared.store.store(&batch.states).map_err(failed)?;
-        if !forgotten.is_empty() {
-            shared.store.forget(&forgotten).map_err(failed)?;
-            shared.events.expired("streams", forgotten.len() as u64);
-        }
+        shared
+            .store
+            .store(&changes, &marks)
+            .map_err(|e| TransportError::Transient(format!("the local copy of the states cannot be written: {e}")))?;
+        shared.events.expired("streams", forgotten.len() as u64);
         Ok(())
     }
 
-    /// Sends a batch and waits until it is written. The streams that are forgotten with it.
+    /// Sends a batch and waits until it is written.
     fn send(
         &mut self,
         connected: &Connected,
         producer: &mut Producer,
-        batch: &Batch,
+        batch: &Transaction,
+        changes: &[Change<'_>],
         partitions: &BTreeSet<i32>,
-        positions: &[Position],
-    ) -> Result<Vec<StreamId>, TransportError> {
-        let forgotten = self.take_forgettable(&batch.states)?;
+    ) -> Result<(), TransportError> {
         if !producer.is_transactional() {
             self.publish(connected, producer, batch)?;
-            self.acknowledged(producer, batch)?;
-            self.shared.assignment.go_on_writing(partitions)?;
-            self.keep(connected, producer, &batch.states, &forgotten)?;
-            self.acknowledged(producer, batch)?;
-            return Ok(forgotten);
+            self.acknowledged(producer, changes)?;
+            self.shared.assignment.go_on_writing()?;
+            self.keep(connected, producer, changes)?;
+            return self.acknowledged(producer, changes);
         }
         producer.begin()?;
         let result = self
             .publish(connected, producer, batch)
-            .and_then(|()| self.keep(connected, producer, &batch.states, &forgotten))
-            .and_then(|()| self.acknowledged(producer, batch))
-            .and_then(|()| self.shared.assignment.go_on_writing(partitions))
-            .and_then(|()| self.commit_transaction(connected, producer, partitions, positions));
-        match result {
-            Ok(()) => Ok(forgotten),
-            Err(error) => {
-                // If aborting fails too the producer is given up; its successor's first call aborts what it left open.
-                if producer.abort().is_err() || producer.is_dead() {
-                    *producer = self.shared.new_producer(&connected.layout)?;
-                }
-                Err(error)
-            }
+            .and_then(|()| self.keep(connected, producer, changes))
+            .and_then(|()| self.acknowledged(producer, changes))
+            .and_then(|()| self.commit_transaction(connected, producer, partitions, &batch.positions));
+        // If aborting fails too the producer is given up; its successor's first call aborts what it left open.
+        if result.is_err() && (producer.abort().is_err() || producer.is_dead()) {
+            *producer = self.shared.new_producer(&connected.layout)?;
         }
+        result
     }
 
     fn commit_transaction(
@@ -155,28 +133,35 @@ impl KafkaSink {
         let mut next: BTreeMap<i32, i64> = self.shared.assignment.labelled().into_iter().collect();
         next.retain(|partition, _| partitions.contains(partition));
         next.extend(positions.iter().map(|position| (position.partition, position.next_offset)));
-        let mut list = TopicPartitionList::new();
-        for (partition, next) in next {
-            list.add_partition_offset(&self.shared.config.input, partition, Offset::Offset(next))
-                .map_err(|error| TransportError::Fatal(explain("adding offsets", &error)))?;
-        }
+        let list = clients::positions(&self.shared.config.input, next)
+            .map_err(|error| TransportError::Fatal(explain("adding offsets", &error)))?;
         let group = connected.consumer.group_metadata();
         let group = group.ok_or_else(|| TransportError::Transient("the consumer is in no group".to_string()))?;
-        producer.commit(&list, &group)
+        // Only now: by the generation that was just asked for, the partitions are still those that the batch was begun with.
+        // Should they go to others later, it is this generation that the group refuses.
+        self.shared.assignment.go_on_writing()?;
+        producer.commit(&list, &group).inspect_err(|_| {
+            // Whether it is committed is not certain: what counts is what the changelog and the group say.
+            partitions.iter().for_each(|partition| self.shared.store.leave(*partition));
+        })
     }
 
     /// Labels and dead letters.
-    fn publish(&mut self, connected: &Connected, producer: &Producer, batch: &Batch) -> Result<(), TransportError> {
+    fn publish(
+        &mut self,
+        connected: &Connected,
+        producer: &Producer,
+        batch: &Transaction,
+    ) -> Result<(), TransportError> {
         let config = &self.shared.config;
         let layout = &connected.layout;
         let limit = layout.output.max_bytes.min(self.output_limit);
         let same_partition = layout.output.partitions == layout.input_partitions;
-        let model = self.shared.model_name.as_bytes().to_vec();
         let mut too_large = Vec::new();
         for (number, output) in batch.outputs.iter().enumerate() {
             let headers: [Header; 2] = [
                 (SOURCE_HEADER.to_string(), Some(output.input.origin.to_string().into_bytes())),
-                (MODEL_HEADER.to_string(), Some(model.clone())),
+                (MODEL_HEADER.to_string(), Some(output.model.as_bytes().to_vec())),
             ];
             let outgoing = Outgoing {
                 topic: &config.output,
@@ -212,26 +197,27 @@ impl KafkaSink {
     }
 
     /// Waits until all that was sent is acknowledged.
-    fn acknowledged(&mut self, producer: &Producer, batch: &Batch) -> Result<(), TransportError> {
+    fn acknowledged(&mut self, producer: &Producer, changes: &[Change<'_>]) -> Result<(), TransportError> {
         let KafkaConfig { output, changelog, .. } = &self.shared.config;
         match producer.wait(&format!("writing to {output}, dead letters or {changelog}"))? {
             Delivered::All => {
                 self.one_by_one = false;
                 Ok(())
             }
-            Delivered::TooLarge(numbers) => match numbers.iter().find(|number| **number >= STATES) {
-                Some(number) => {
-                    let change = &batch.states[number - STATES];
-                    let size = change.state.encode().len();
-                    Err(TransportError::Fatal(state_too_large(changelog, &change.stream, size, size)))
+            Delivered::TooLarge(numbers) => {
+                match numbers.iter().find_map(|number| changes.get(number.wrapping_sub(STATES))) {
+                    Some(change) => {
+                        let size = change.value.as_ref().map_or(0, |value| value.len());
+                        Err(TransportError::Fatal(state_too_large(changelog, change.key, size, size)))
+                    }
+                    // Which of those that were sent together is too large is found out when they are sent one by one.
+                    None => {
+                        self.one_by_one = true;
+                        let detail = format!("{} records are refused by the broker for their size", numbers.len());
+                        Err(TransportError::Transient(detail))
+                    }
                 }
-                // Which of those that were sent together is too large is found out when they are sent one by one.
-                None => {
-                    self.one_by_one = true;
-                    let detail = format!("{} records are refused by the broker for their size", numbers.len());
-                    Err(TransportError::Transient(detail))
-                }
-            },
+            }
         }
     }
 
@@ -288,25 +274,22 @@ impl KafkaSink {
     }
 
     /// States, to the changelog, and tombstones for what is forgotten.
-    fn keep(
-        &self,
-        connected: &Connected,
-        producer: &Producer,
-        states: &[StateChange],
-        forgotten: &[StreamId],
-    ) -> Result<(), TransportError> {
+    fn keep(&self, connected: &Connected, producer: &Producer, changes: &[Change<'_>]) -> Result<(), TransportError> {
         let (topic, limit) = (&self.shared.config.changelog, connected.layout.changelog.max_bytes);
         let now_ms = unix_ms() as i64;
-        for (number, change) in states.iter().enumerate() {
-            let value = change.state.encode();
-            let outgoing = state_record(topic, &change.stream, Some(&value), now_ms);
+        for (number, change) in changes.iter().enumerate() {
+            let outgoing = Outgoing {
+                topic,
+                partition: Some(change.partition),
+                key: Some(change.key),
+                value: change.value.as_deref(),
+                headers: &[],
+                timestamp_ms: now_ms,
+            };
             if outgoing.size() > limit {
-                return Err(TransportError::Fatal(state_too_large(topic, &change.stream, outgoing.size(), limit)));
+                return Err(TransportError::Fatal(state_too_large(topic, change.key, outgoing.size(), limit)));
             }
             producer.send(STATES + number, &outgoing)?;
-        }
-        for stream in forgotten {
-            producer.send(0, &state_record(topic, stream, None, now_ms))?;
         }
         Ok(())
     }
@@ -328,27 +311,26 @@ impl KafkaSink {
         found.retain(|stream| !begun.contains(stream));
         Ok(found)
     }
-
-    fn clear(&mut self) {
-        self.outputs.clear();
-        self.states.clear();
-        self.letters.clear();
-        self.unpublished.clear();
-    }
 }
 
-fn state_record<'a>(topic: &'a str, stream: &'a StreamId, value: Option<&'a [u8]>, now_ms: i64) -> Outgoing<'a> {
-    Outgoing {
-        topic,
-        partition: Some(stream.partition()),
-        key: Some(stream.as_bytes()),
-        value,
-        headers: &[],
-        timestamp_ms: now_ms,
-    }
+/// What a batch writes to the changelog: its states, and tombstones for streams that are forgotten.
+fn changes<'a>(batch: &'a Transaction, forgotten: &'a [StreamId]) -> Vec<Change<'a>> {
+    let change = |stream: &'a StreamId, value| Change { partition: stream.partition(), key: stream.as_bytes(), value };
+    let states = batch.states.iter().map(|state| change(&state.stream, Some(Cow::Owned(state.state.encode()))));
+    states.chain(forgotten.iter().map(|stream| change(stream, None))).collect()
 }
 
-fn state_too_large(topic: &str, stream: &StreamId, size: usize, limit: usize) -> String {
+/// Up to where the changelog is known once these changes lie there.
+fn marks(changes: &[Change<'_>], reached: &BTreeMap<i32, (i64, usize)>) -> BTreeMap<i32, Mark> {
+    let marks = reached.iter().filter_map(|(partition, (offset, number))| {
+        let change = changes.get(number - STATES)?;
+        Some((*partition, Mark::new(*offset, change.key, change.value.as_deref())))
+    });
+    marks.collect()
+}
+
+fn state_too_large(topic: &str, key: &[u8], size: usize, limit: usize) -> String {
+    let stream = String::from_utf8_lossy(key);
     format!(
         "the state of stream {stream:?} takes {size} bytes, but the changelog {topic} takes at most {limit} a record. \
          Raise max.message.bytes of the topic and message.max.bytes in [kafka.properties], and start again"
@@ -356,33 +338,15 @@ fn state_too_large(topic: &str, stream: &StreamId, size: usize, limit: usize) ->
 }
 
 impl Sink for KafkaSink {
-    fn begin(&mut self) -> Result<(), TransportError> {
-        self.clear();
-        Ok(())
-    }
-
-    fn outputs(&mut self, outputs: Vec<OutputRecord>) -> Result<(), TransportError> {
-        self.outputs.extend(outputs);
-        Ok(())
-    }
-
-    fn states(&mut self, states: Vec<StateChange>) -> Result<(), TransportError> {
-        self.states.extend(states);
-        Ok(())
-    }
-
-    fn dead_letters(&mut self, letters: Vec<DeadLetter>) -> Result<(), TransportError> {
-        self.letters.extend(letters);
-        Ok(())
-    }
-
-    fn commit(&mut self, positions: Vec<Position>) -> Result<(), TransportError> {
-        let states = self.states.iter().map(|change| change.stream.partition());
+    fn commit(&mut self, transaction: Transaction) -> Result<(), TransportError> {
+        self.unpublished.clear();
+        let positions = &transaction.positions;
+        let states = transaction.states.iter().map(|change| change.stream.partition());
         let partitions: BTreeSet<i32> = positions.iter().map(|p| p.partition).chain(states).collect();
-        self.shared.assignment.begin_writing(&partitions)?;
-        let result = self.write(&partitions, &positions);
+        self.shared.assignment.begin_writing(&partitions, transaction.assignment)?;
+        let result = self.write(&partitions, &transaction);
         // Not before the states are there may a partition be handed over; not after an error does it count.
-        self.shared.assignment.end_writing(if result.is_ok() { &positions } else { &[] });
+        self.shared.assignment.end_writing(if result.is_ok() { positions } else { &[] });
         result?;
         for letter in std::mem::take(&mut self.unpublished) {
             self.shared.events.rejected(&letter.record.origin, letter.code, &letter.detail);
@@ -393,16 +357,10 @@ impl Sink for KafkaSink {
             return Ok(());
         }
         let connected = self.shared.connected()?;
-        match commit_offsets(&self.shared, &connected.consumer, CommitMode::Sync) {
+        match commit_offsets(&self.shared, &connected.consumer) {
             None => Ok(()),
             Some(reason) => Err(TransportError::Transient(reason)),
         }
-    }
-
-    fn abort(&mut self) -> Result<(), TransportError> {
-        // What was published already is published again with equal bytes.
-        self.clear();
-        Ok(())
     }
 }
 
@@ -411,19 +369,14 @@ impl Sink for KafkaSink {
 pub fn commit_offsets<C: rdkafka::consumer::ConsumerContext>(
     shared: &Shared,
     consumer: &rdkafka::consumer::BaseConsumer<C>,
-    mode: CommitMode,
 ) -> Option<String> {
     let positions = shared.assignment.uncommitted();
     if positions.is_empty() {
         return None;
     }
-    let mut list = TopicPartitionList::new();
-    for (partition, next) in &positions {
-        if let Err(error) = list.add_partition_offset(&shared.config.input, *partition, Offset::Offset(*next)) {
-            return Some(explain("committing offsets", &error));
-        }
-    }
-    match consumer.commit(&list, mode) {
+    let committed = clients::positions(&shared.config.input, positions.iter().copied())
+        .and_then(|list| consumer.commit(&list, CommitMode::Sync));
+    match committed {
         Ok(()) => {
             shared.assignment.committed(&positions);
             None

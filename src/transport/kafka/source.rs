@@ -3,17 +3,16 @@
 //! [`KafkaSource::poll`] never waits for a broker: until one answers and the topics are in order it gives no records,
 //! tries again with growing pauses, and `/readyz` says why.
 
-use super::assignment::Assignment;
 use super::clients;
 use super::context::{ConsumerContext, PlainContext, Seen};
 use super::restore::Restorer;
 use super::topics::{Topics, Trouble};
-use super::words::{explain, explain_complaint};
+use super::words::explain;
 use super::{Connected, Shared};
 use crate::clock::unix_ms;
 use crate::transport::{Defect, Header, Origin, PollLimits, Polled, RawRecord, Source, TransportError};
 use rdkafka::admin::AdminClient;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{Message, Offset, TopicPartitionList};
@@ -58,10 +57,6 @@ impl KafkaSource {
         }
     }
 
-    fn assignment(&self) -> &Assignment {
-        &self.shared.assignment
-    }
-
     fn make_consumer(&mut self) -> Result<Arc<BaseConsumer<ConsumerContext>>, TransportError> {
         if let Some(consumer) = &self.consumer {
             return Ok(consumer.clone());
@@ -102,6 +97,15 @@ impl KafkaSource {
         let prepared = topics.prepare(true);
         match prepared {
             Ok((layout, _)) => {
+                if let Some(cluster) = consumer.client().fetch_cluster_id(TIMEOUT) {
+                    let checked = self.shared.store.check_cluster(&cluster);
+                    checked.map_err(|error| {
+                        TransportError::Fatal(format!("the local copy of the states cannot be written: {error}"))
+                    })?;
+                }
+                if self.shared.config.standby {
+                    (0..layout.input_partitions).for_each(|partition| self.restorer.leave(partition));
+                }
                 let subscribed = consumer.subscribe(&[&self.shared.config.input]);
                 subscribed.map_err(|error| TransportError::Fatal(explain("subscribing", &error)))?;
                 self.shared.voice.all_is_well();
@@ -115,12 +119,8 @@ impl KafkaSource {
             Err(Trouble::Refuse(reason)) => Err(TransportError::Fatal(reason)),
             Err(Trouble::Wait(reason)) => {
                 super::context::hear_out(&consumer);
-                let complaint = self
-                    .shared
-                    .voice
-                    .complaint()
-                    .map(|complaint| format!("; {}", explain_complaint(&self.shared.config.brokers, &complaint)));
-                self.shared.health.trouble("kafka", format!("{reason}{}", complaint.unwrap_or_default()));
+                let advice = self.shared.voice.advice(&self.shared.config.brokers);
+                self.shared.health.trouble("kafka", reason + &advice);
                 self.next_try = Instant::now() + self.retry;
                 self.retry = (self.retry * 2).min(LAST_RETRY);
                 Ok(false)
@@ -130,7 +130,8 @@ impl KafkaSource {
 
     /// Sets the position of partitions whose states are there, and serves them.
     fn begin_restored(&mut self, consumer: &BaseConsumer<ConsumerContext>) {
-        for partition in self.assignment().to_position() {
+        let mut served_more = false;
+        for partition in self.shared.assignment.to_position() {
             match self.first_offset(consumer, partition) {
                 Ok((next, end)) => {
                     if let Err(error) = self.seek(consumer, &[(partition, next)]) {
@@ -138,7 +139,8 @@ impl KafkaSource {
                         self.shared.health.trouble("group", format!("setting the position of a partition: {error}"));
                         continue;
                     }
-                    self.assignment().serve(partition, next);
+                    self.shared.assignment.serve(partition, next);
+                    served_more = true;
                     self.shared.store.serve(partition);
                     self.ends.insert(partition, end);
                     if !self.paused
@@ -152,8 +154,11 @@ impl KafkaSource {
                 }
             }
         }
-        if self.assignment().is_joined() && self.assignment().to_position().is_empty() {
+        if self.shared.assignment.is_joined() && self.shared.assignment.to_position().is_empty() {
             self.shared.health.fine("group");
+        }
+        if served_more && self.shared.assignment.is_all_served() {
+            self.shared.health.fine("restore");
         }
     }
 
@@ -169,7 +174,7 @@ impl KafkaSource {
         });
         let ends = consumer.fetch_watermarks(topic, partition, TIMEOUT);
         let (low, mut high) = ends.map_err(|error| explain(&format!("asking where {place} ends"), &error))?;
-        let (_, seen) = self.shared.store.restored(partition);
+        let seen = self.shared.store.held(partition).seen;
         let before = committed.unwrap_or(0).max(seen + 1);
         if before > high {
             // Some brokers name an end that is too low; what can be read is the truth.
@@ -206,9 +211,8 @@ impl KafkaSource {
         let reader: BaseConsumer<PlainContext> = clients::changelog_reader(&self.shared.config)
             .create_with_context(PlainContext(self.shared.voice.clone()))
             .map_err(|error| explain(&doing, &error))?;
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, partition, Offset::Offset(from))
-            .and_then(|()| reader.assign(&list))
+        clients::positions(topic, [(partition, from)])
+            .and_then(|list| reader.assign(&list))
             .map_err(|error| explain(&doing, &error))?;
         let (mut end, mut heard, until) = (from, Instant::now(), Instant::now() + TIMEOUT);
         while Instant::now() < until {
@@ -242,12 +246,9 @@ impl KafkaSource {
         if positions.is_empty() {
             return Ok(());
         }
-        let mut list = TopicPartitionList::new();
-        for (partition, next) in positions {
-            list.add_partition_offset(&self.shared.config.input, *partition, Offset::Offset(*next))
-                .map_err(|error| error.to_string())?;
-        }
-        let answered = consumer.seek_partitions(list, TIMEOUT).map_err(|error| error.to_string())?;
+        let answered = clients::positions(&self.shared.config.input, positions.iter().copied())
+            .and_then(|list| consumer.seek_partitions(list, TIMEOUT))
+            .map_err(|error| error.to_string())?;
         for element in answered.elements() {
             element.error().map_err(|error| format!("partition {}: {error}", element.partition()))?;
         }
@@ -262,16 +263,14 @@ impl KafkaSource {
             self.shared.voice.all_is_well();
             self.shared.health.fine("kafka");
         } else {
-            let brokers = &self.shared.config.brokers;
-            let complaint = self.shared.voice.complaint();
-            let reason = complaint.map_or("no broker answers".to_string(), |c| explain_complaint(brokers, &c));
-            self.shared.health.trouble("kafka", reason);
+            let advice = self.shared.voice.advice(&self.shared.config.brokers);
+            self.shared.health.trouble("kafka", format!("no broker answers{advice}"));
         }
         for (partition, end) in ends {
             let known = self.ends.entry(partition).or_insert(end);
             *known = end.max(*known);
         }
-        self.shared.events.consumer_lag(&self.assignment().lags(&self.ends));
+        self.shared.events.consumer_lag(&self.shared.assignment.lags(&self.ends));
     }
 
     /// A consumer's error that is not about one record.
@@ -300,7 +299,7 @@ impl KafkaSource {
 
     /// The broker has deleted records that were not read yet: tells which, and goes on after them.
     fn skip_what_is_gone(&mut self, consumer: &BaseConsumer<ConsumerContext>) {
-        for partition in self.assignment().served() {
+        for partition in self.shared.assignment.served() {
             let next = self.next.get(&partition).copied().unwrap_or(0);
             match consumer.fetch_watermarks(&self.shared.config.input, partition, TIMEOUT) {
                 Ok((low, _)) if next < low => {
@@ -375,14 +374,14 @@ impl Source for KafkaSource {
         if !self.connect(limits.wait)? {
             return Ok(Polled::Records(Vec::new()));
         }
-        if let Some(reason) = self.assignment().refusal() {
+        if let Some(reason) = self.shared.assignment.refusal() {
             return Err(TransportError::Fatal(reason));
         }
         let consumer = self.shared.connected()?.consumer.clone();
         self.begin_restored(&consumer);
         let records = self.drain(&consumer, limits)?;
         self.look_at_statistics(&consumer);
-        let lost = self.assignment().take_lost();
+        let lost = self.shared.assignment.take_lost();
         if lost.is_empty() {
             if self.paused {
                 // Nobody takes records now. Should there be any, they come first later.
@@ -407,7 +406,19 @@ impl Source for KafkaSource {
         self.kept.clear();
         let Ok(connected) = self.shared.connected() else { return Ok(()) };
         let consumer = connected.consumer.clone();
-        let positions = self.assignment().labelled();
+        let failed = |what: &str, error: &dyn std::fmt::Display| TransportError::Transient(format!("{what}: {error}"));
+        self.shared.store.open_again().map_err(|error| failed("the local copy of the states", &error))?;
+        // Where it is not certain what is committed, and where the copy is behind, the broker is asked.
+        let serving = self.shared.store.serving();
+        let doubtful: Vec<i32> = self.shared.assignment.served().into_iter().filter(|p| !serving.contains(p)).collect();
+        if !doubtful.is_empty() {
+            let paused = consumer.pause(&self.list(&doubtful));
+            paused.map_err(|error| failed("pausing partitions whose states are read back", &error))?;
+            for (partition, epoch) in self.shared.assignment.restore_again(&doubtful) {
+                self.restorer.restore(partition, epoch);
+            }
+        }
+        let positions = self.shared.assignment.labelled();
         self.seek(&consumer, &positions)
             .map_err(|error| TransportError::Transient(format!("going back to what is committed: {error}")))
     }
@@ -421,12 +432,16 @@ impl Source for KafkaSource {
         self.paused = false;
         self.set_paused(false);
     }
+
+    fn assignment(&self) -> u64 {
+        self.shared.assignment.epoch()
+    }
 }
 
 impl KafkaSource {
     fn set_paused(&self, pause: bool) {
         let Ok(connected) = self.shared.connected() else { return };
-        let list = self.list(&self.assignment().served());
+        let list = self.list(&self.shared.assignment.served());
         let consumer = &connected.consumer;
         let result = if pause { consumer.pause(&list) } else { consumer.resume(&list) };
         if let Err(error) = result {
@@ -439,7 +454,10 @@ impl Drop for KafkaSource {
     /// Leaves the group in order: what is labelled is committed first.
     fn drop(&mut self) {
         if let Some(consumer) = &self.consumer {
-            super::sink::commit_offsets(&self.shared, consumer, CommitMode::Sync);
+            super::sink::commit_offsets(&self.shared, consumer);
+        }
+        if let Err(error) = self.shared.store.save() {
+            self.shared.events.checkpoint_not_saved(&error);
         }
         // The last handle: the consumer closes, and its partitions are taken from it in order.
         self.shared.set_connected(None);

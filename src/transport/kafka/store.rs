@@ -1,39 +1,55 @@
 //! The local copy of the states of the partitions in charge: what engine threads read, and what is shown of them.
 //!
 //! A file of redb's in `kafka.state_dir`, one table a partition: key of the stream → the bytes that are in the changelog.
-//! It is a copy, made anew at each start; nothing is synced to disk. Streams are bounded by disk, not by memory.
+//! Streams are bounded by disk, not by memory. Each table knows up to which offset of the changelog it is complete, so
+//! that after a restart, or when a partition comes back, only what came since is read: [`super::checkpoint`].
 
+use super::checkpoint::{self, Identity, Mark, Saved};
+use crate::clock::unix_ms;
 use crate::config::OnModelChange;
 use crate::events::Events;
 use crate::model::Session;
-use crate::state::{IdlePage, StateChange, StateReadError, States, StoreError, StreamEntry, StreamId, StreamState};
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
+use crate::state::{
+    IdlePage, Maker, ModelPolicy, StateReadError, States, StoreError, StreamEntry, StreamId, StreamState,
+};
+use redb::{
+    Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError,
+};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Most streams that one call of [`States::idle`] or [`Store::forgettable`] looks at.
 const LOOK_AT: usize = 20_000;
 
-/// What is done with states that another model made.
-#[derive(Debug, Clone)]
-pub struct Policy {
-    pub fingerprint: String,
-    pub on_model_change: OnModelChange,
+/// A record of the changelog: key and state, or a tombstone.
+pub type Record = (Vec<u8>, Option<Vec<u8>>);
+
+/// A record that is brought into a partition's table.
+pub struct Change<'a> {
+    pub partition: i32,
+    pub key: &'a [u8],
+    /// The state's bytes; absent for a stream that is forgotten.
+    pub value: Option<Cow<'a, [u8]>>,
 }
 
-/// A record of the changelog: key and state, or a tombstone.
-pub type Change = (Vec<u8>, Option<Vec<u8>>);
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Figures {
-    live: u64,
-    bytes: u64,
-    /// Largest offset that a stream of the partition has seen.
-    seen: i64,
-    /// Complete, and the partition is in charge: its streams may be ended by `state.stream_ttl`.
+/// What a partition's table holds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Figures {
+    pub rows: u64,
+    pub live: u64,
+    /// Of these, those that go on with the previous model, and those of models that are not there.
+    pub draining: u64,
+    pub foreign: u64,
+    pub bytes: u64,
+    /// Largest offset that a stream of the partition has seen; -1 for none.
+    pub seen: i64,
+    /// Up to where the changelog is in it. Absent: not known to be complete.
+    pub mark: Option<Mark>,
+    /// Whole, and the partition is in charge: only then do engine threads read it and commits change it.
     serving: bool,
 }
 
@@ -43,37 +59,76 @@ pub enum RestoreError {
     #[error("the changelog's record for stream {stream:?} cannot be read: {detail}")]
     Damaged { stream: String, detail: String },
     #[error(
-        "the changelog holds states of another model (fingerprint {found:.12}…; the model given is {given:.12}…). Run \
-         with the model that made them; or drop the states with --on-model-change reset (streams then begin anew); or \
-         name another topic in kafka.changelog"
+        "the changelog holds {live} live streams with states of another model (fingerprint {found:.12}…; {given}). Let \
+         them go on with the model that made them until they end, with --on-model-change drain --previous-model DIR (one \
+         such model at a time); or run with that model; or drop the states with --on-model-change reset (streams then \
+         begin anew); or name another topic in kafka.changelog"
     )]
-    OtherModel { found: String, given: String },
+    OtherModel { live: u64, found: String, given: String },
     #[error("the local copy of the states cannot be written: {0}")]
     Store(String),
 }
 
 pub struct Store {
-    database: Database,
+    /// Absent only while, or after, opening it anew failed.
+    database: RwLock<Option<Database>>,
     /// Locked as long as the process lives.
     _lock: File,
     path: PathBuf,
-    policy: Policy,
+    cache_bytes: usize,
+    identity: Identity,
     figures: Mutex<BTreeMap<i32, Figures>>,
     events: Events,
 }
 
 /// The name of a partition's table.
-fn name(partition: i32) -> String {
+pub fn name(partition: i32) -> String {
     format!("partition-{partition}")
 }
 
-fn table(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
+pub fn table(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
     TableDefinition::new(name)
 }
 
+impl Default for Figures {
+    fn default() -> Self {
+        Figures { rows: 0, live: 0, draining: 0, foreign: 0, bytes: 0, seen: -1, mark: None, serving: false }
+    }
+}
+
+impl Figures {
+    /// A state is in the table now.
+    pub fn add(&mut self, bytes: &[u8], entry: &StreamEntry, policy: &ModelPolicy) {
+        let maker = StreamState::session_of(bytes).map(|session| policy.maker(session));
+        self.rows += 1;
+        self.live += u64::from(!entry.ended);
+        self.draining += u64::from(maker == Some(Maker::Previous));
+        self.foreign += u64::from(maker == Some(Maker::Other));
+        self.bytes += bytes.len() as u64;
+        self.seen = self.seen.max(entry.seen);
+    }
+
+    /// A state is no longer in the table. What it has seen stays seen.
+    fn remove(&mut self, bytes: &[u8], policy: &ModelPolicy) {
+        let maker = StreamState::session_of(bytes).map(|session| policy.maker(session));
+        self.rows -= 1;
+        self.draining -= u64::from(maker == Some(Maker::Previous));
+        self.foreign -= u64::from(maker == Some(Maker::Other));
+        self.live -= u64::from(StreamState::entry_of(bytes).is_some_and(|entry| !entry.ended));
+        self.bytes -= bytes.len() as u64;
+    }
+}
+
 impl Store {
-    /// Makes an empty copy in `dir`, which one process may use at a time.
-    pub fn open(dir: &Path, cache_bytes: usize, policy: Policy, events: Events) -> Result<Store, StoreError> {
+    /// Opens the copy in `dir`, which one process may use at a time. One that is damaged, or of another model or
+    /// changelog, is put aside, and a new one begun.
+    pub fn open(
+        dir: &Path,
+        cache_bytes: usize,
+        changelog: &str,
+        models: ModelPolicy,
+        events: Events,
+    ) -> Result<Store, StoreError> {
         let failed = |path: &Path, e: &dyn std::fmt::Display| StoreError::Open {
             path: path.to_path_buf(),
             detail: e.to_string(),
@@ -86,12 +141,21 @@ impl Store {
             std::fs::TryLockError::Error(e) => failed(&lock_path, &e),
         })?;
         let path = dir.join("states.redb");
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(&path, &e)),
-            _ => {}
-        }
-        let database = Database::builder().set_cache_size(cache_bytes).create(&path).map_err(|e| failed(&path, &e))?;
-        Ok(Store { database, _lock: lock, path, policy, figures: Mutex::default(), events })
+        let identity = Identity { models, changelog: changelog.to_string() };
+        let Saved { database, figures } = checkpoint::open(&path, cache_bytes, &identity, &events)?;
+        Ok(Store {
+            database: RwLock::new(Some(database)),
+            _lock: lock,
+            path,
+            cache_bytes,
+            identity,
+            figures: Mutex::new(figures),
+            events,
+        })
+    }
+
+    fn models(&self) -> &ModelPolicy {
+        &self.identity.models
     }
 
     /// Figures are changed as a whole, so that a panic elsewhere leaves them right.
@@ -99,136 +163,211 @@ impl Store {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write<T>(&self, f: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>) -> Result<T, redb::Error> {
-        let mut txn = self.database.begin_write()?;
-        txn.set_durability(Durability::None)?;
-        let value = f(&txn)?;
-        txn.commit()?;
-        Ok(value)
+    fn with<T>(&self, f: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        f(database.as_ref().ok_or(redb::Error::PreviousIo)?)
     }
 
-    /// Takes up records of a partition's changelog, in their order.
-    pub fn restore(&self, partition: i32, records: &[Change]) -> Result<(), RestoreError> {
-        let mut checked = Vec::with_capacity(records.len());
+    fn begin_read(&self) -> Result<ReadTransaction, redb::Error> {
+        self.with(|database| Ok(database.begin_read()?))
+    }
+
+    /// After an error of the disk: opens the file anew, as it was when it was last saved. No partition is served then;
+    /// each must be restored first.
+    pub fn open_again(&self) -> Result<(), StoreError> {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let well = database.as_ref().is_some_and(|database| {
+            let txn = database.begin_write().map_err(redb::Error::from);
+            txn.and_then(|txn| txn.commit().map_err(redb::Error::from)).is_ok()
+        });
+        if well {
+            return Ok(());
+        }
+        *database = None;
+        self.figures().values_mut().for_each(|figures| figures.serving = false);
+        let saved = checkpoint::open(&self.path, self.cache_bytes, &self.identity, &self.events)?;
+        *database = Some(saved.database);
+        *self.figures() = saved.figures;
+        self.events.store_reopened(&"an error of the disk");
+        Ok(())
+    }
+
+    /// The broker's cluster is known now: a copy of another's states is put aside.
+    pub fn check_cluster(&self, cluster: &str) -> Result<(), redb::Error> {
+        let other = self.with(|database| checkpoint::is_of_other_cluster(database, cluster))?;
+        if let Some(other) = other {
+            let partitions: Vec<i32> = self.figures().keys().copied().collect();
+            partitions.into_iter().try_for_each(|partition| self.clear(partition))?;
+            self.events.checkpoint_put_aside(&format!("it is of the cluster {other}, and this is {cluster}"));
+        }
+        self.with(|database| checkpoint::set_cluster(database, cluster))
+    }
+
+    /// Makes all that was written last: a later start goes on from here.
+    pub fn save(&self) -> Result<(), redb::Error> {
+        let served = self.serving();
+        self.with(|database| checkpoint::save(database, &served, unix_ms()))
+    }
+
+    /// Takes up records of a partition's changelog, in their order; afterwards it is complete up to `mark`. States of models
+    /// that are not there may be among them, if later ones take their place: [`Store::refusal`] tells at the end.
+    pub fn restore(&self, partition: i32, records: &[Record], mark: Option<Mark>) -> Result<(), RestoreError> {
+        let mut changes = Vec::with_capacity(records.len());
         for (key, value) in records {
-            checked.push((key.as_slice(), value.as_deref().map(|value| self.check(key, value)).transpose()?));
+            let value = value.as_deref().map(|value| self.check(key, value)).transpose()?;
+            changes.push(Change { partition, key, value });
         }
         // A state that has seen less than the one before it was written late, by an instance that was not in charge any
         // more: put() leaves it out.
-        self.put(partition, checked.iter().map(|(key, state)| (*key, state.as_ref())))
+        self.put(&changes, &mark.map(|mark| (partition, mark)).into_iter().collect())
             .map_err(|e| RestoreError::Store(format!("{}: {e}", self.path.display())))
     }
 
     /// A changelog record's state: never taken as empty if it cannot be read.
-    fn check(&self, key: &[u8], value: &[u8]) -> Result<StreamState, RestoreError> {
+    fn check<'a>(&self, key: &[u8], value: &'a [u8]) -> Result<Cow<'a, [u8]>, RestoreError> {
         let stream = || String::from_utf8_lossy(key).into_owned();
         let damaged = |e: &dyn std::fmt::Display| RestoreError::Damaged { stream: stream(), detail: e.to_string() };
         let mut state = StreamState::decode(value).map_err(|e| damaged(&e))?;
-        let Some(session) = &state.session else { return Ok(state) };
+        let Some(session) = &state.session else { return Ok(value.into()) };
         let found = Session::fingerprint(session).map_err(|e| damaged(&e))?;
-        if found != self.policy.fingerprint {
-            if self.policy.on_model_change == OnModelChange::Refuse {
-                return Err(RestoreError::OtherModel { found, given: self.policy.fingerprint.clone() });
-            }
+        if self.models().on_model_change == OnModelChange::Reset && !self.models().accepts(&found) {
             // The stream ends without a word; the numbering of its outputs goes on.
             state = StreamState { entry: StreamEntry { ended: true, ..state.entry }, session: None };
             self.events.state_reset(&String::from_utf8_lossy(key), &found);
+            return Ok(state.encode().into());
         }
-        Ok(state)
+        Ok(value.into())
     }
 
-    /// Stores what a batch changed. Called when the changelog has it.
-    pub fn store(&self, changes: &[StateChange]) -> Result<(), redb::Error> {
-        let mut by_partition: BTreeMap<i32, Vec<&StateChange>> = BTreeMap::new();
-        for change in changes {
-            by_partition.entry(change.stream.partition()).or_default().push(change);
+    /// Why a partition whose changelog was read to its end must not be served: it has live streams of a model that is not
+    /// there.
+    pub fn refusal(&self, partition: i32) -> Option<RestoreError> {
+        let live = self.held(partition).foreign;
+        if live == 0 {
+            return None;
         }
-        by_partition.into_iter().try_for_each(|(partition, changes)| {
-            self.put(partition, changes.into_iter().map(|change| (change.stream.as_bytes(), Some(&change.state))))
-        })
+        match self.find_foreign(partition) {
+            Ok(found) => Some(RestoreError::OtherModel { live, found, given: self.models().given() }),
+            Err(error) => Some(RestoreError::Store(format!("{}: {error}", self.path.display()))),
+        }
     }
 
-    /// Forgets ended streams.
-    pub fn forget(&self, streams: &[StreamId]) -> Result<(), redb::Error> {
-        streams.iter().try_for_each(|stream| self.put(stream.partition(), [(stream.as_bytes(), None)].into_iter()))
-    }
-
-    fn put<'a>(
-        &self,
-        partition: i32,
-        states: impl Iterator<Item = (&'a [u8], Option<&'a StreamState>)>,
-    ) -> Result<(), redb::Error> {
-        let new = Figures { seen: -1, ..Figures::default() };
-        let mut figures = self.figures().get(&partition).copied().unwrap_or(new);
-        let name = name(partition);
-        self.write(|txn| {
-            let mut table = txn.open_table(table(&name))?;
-            for (key, state) in states {
-                let before = match state {
-                    Some(state) => {
-                        let there = table.get(key)?.and_then(|old| StreamState::entry_of(old.value()));
-                        if there.is_some_and(|there| there.seen > state.entry.seen) {
-                            continue;
-                        }
-                        figures.seen = figures.seen.max(state.entry.seen);
-                        figures.live += u64::from(state.session.is_some());
-                        let bytes = state.encode();
-                        figures.bytes += bytes.len() as u64;
-                        table.insert(key, bytes.as_slice())?.map(|old| measure(old.value()))
-                    }
-                    None => table.remove(key)?.map(|old| measure(old.value())),
-                };
-                if let Some((live, bytes)) = before {
-                    figures.live -= u64::from(live);
-                    figures.bytes -= bytes;
+    /// The fingerprint of a model that is not there and made one of the partition's states.
+    fn find_foreign(&self, partition: i32) -> Result<String, redb::Error> {
+        let txn = self.begin_read()?;
+        if let Some(streams) = open_table(&txn, partition)? {
+            for row in streams.iter()? {
+                let (_, value) = row?;
+                let session = StreamState::session_of(value.value());
+                let foreign = session.filter(|session| self.models().maker(session) == Maker::Other);
+                if let Some(Ok(found)) = foreign.map(Session::fingerprint) {
+                    return Ok(found);
                 }
             }
-            Ok(())
+        }
+        Err(unreadable())
+    }
+
+    /// Stores what a batch changed, once the changelog has it, up to `marks`. Partitions that are not served are refused:
+    /// what is missing of them must be read back first.
+    pub fn store(&self, changes: &[Change<'_>], marks: &BTreeMap<i32, Mark>) -> Result<(), redb::Error> {
+        let figures = self.figures();
+        if changes.iter().any(|change| !figures.get(&change.partition).is_some_and(|figures| figures.serving)) {
+            return Err(redb::Error::Corrupted("it is being read back".to_string()));
+        }
+        drop(figures);
+        self.put(changes, marks)
+    }
+
+    fn put(&self, changes: &[Change<'_>], marks: &BTreeMap<i32, Mark>) -> Result<(), redb::Error> {
+        let mut of: BTreeMap<i32, Vec<&Change<'_>>> = marks.keys().map(|partition| (*partition, Vec::new())).collect();
+        for change in changes {
+            of.entry(change.partition).or_default().push(change);
+        }
+        let before = self.figures().clone();
+        let after = self.with(|database| {
+            let mut txn = database.begin_write()?;
+            txn.set_durability(Durability::None)?;
+            let mut after = BTreeMap::new();
+            for (partition, changes) in of {
+                let mut figures = before.get(&partition).copied().unwrap_or_default();
+                let name = name(partition);
+                let mut table = txn.open_table(table(&name))?;
+                for change in changes {
+                    let Some(value) = &change.value else {
+                        if let Some(old) = table.remove(change.key)? {
+                            figures.remove(old.value(), self.models());
+                        }
+                        continue;
+                    };
+                    let entry = StreamState::entry_of(value).ok_or_else(unreadable)?;
+                    let there = table.get(change.key)?.and_then(|old| StreamState::entry_of(old.value()));
+                    if there.is_some_and(|there| there.seen > entry.seen) {
+                        continue;
+                    }
+                    if let Some(old) = table.insert(change.key, &**value)? {
+                        figures.remove(old.value(), self.models());
+                    }
+                    figures.add(value, &entry, self.models());
+                }
+                if let Some(mark) = marks.get(&partition) {
+                    figures.mark = Some(*mark);
+                }
+                after.insert(partition, figures);
+            }
+            checkpoint::note(&txn, &after)?;
+            txn.commit()?;
+            Ok(after)
         })?;
-        {
-            let mut all = self.figures();
+        let mut all = self.figures();
+        for (partition, figures) in after {
             // Whether it is served is decided elsewhere, perhaps meanwhile.
             let serving = all.get(&partition).is_some_and(|now| now.serving);
             all.insert(partition, Figures { serving, ..figures });
         }
+        drop(all);
         self.tell();
         Ok(())
     }
 
-    /// Live streams of this partition, and the largest offset that any has seen (-1: none).
-    pub fn restored(&self, partition: i32) -> (u64, i64) {
-        self.figures().get(&partition).map_or((0, -1), |figures| (figures.live, figures.seen))
+    /// What is held of a partition.
+    pub fn held(&self, partition: i32) -> Figures {
+        self.figures().get(&partition).copied().unwrap_or_default()
     }
 
-    /// The partition is whole: from now on its idle streams may be ended.
+    /// The partition is whole: from now on it is read, and its idle streams may be ended.
     pub fn serve(&self, partition: i32) {
-        let new = Figures { seen: -1, ..Figures::default() };
-        self.figures().entry(partition).or_insert(new).serving = true;
+        self.figures().entry(partition).or_default().serving = true;
+        self.tell();
     }
 
-    /// Another instance is in charge: its streams are no longer ours to end.
+    /// Another instance is in charge: its streams are no longer ours to end. What is held of it stays.
     pub fn leave(&self, partition: i32) {
         if let Some(figures) = self.figures().get_mut(&partition) {
             figures.serving = false;
         }
+        self.tell();
     }
 
     /// Deletes what is held of a partition.
     pub fn clear(&self, partition: i32) -> Result<(), redb::Error> {
-        let name = name(partition);
-        self.write(|txn| Ok(txn.delete_table(table(&name))?))?;
+        self.with(|database| checkpoint::delete(database, partition))?;
         self.figures().remove(&partition);
         self.tell();
         Ok(())
     }
 
+    /// Streams of the partitions in charge; those that are held for others are theirs to count.
     fn tell(&self) {
         let figures = self.figures();
-        let (live, bytes) = figures.values().fold((0, 0), |sum, one| (sum.0 + one.live, sum.1 + one.bytes));
+        let served = || figures.iter().filter(|(_, figures)| figures.serving);
+        let (live, bytes) = served().fold((0, 0), |sum, (_, one)| (sum.0 + one.live, sum.1 + one.bytes));
         self.events.streams_stored(live, bytes);
+        let draining = served().map(|(_, one)| one.draining).sum();
+        self.events.streams_draining_in(draining, served().map(|(partition, _)| *partition).collect());
     }
 
-    fn serving(&self) -> Vec<i32> {
+    pub fn serving(&self) -> Vec<i32> {
         self.figures().iter().filter(|(_, figures)| figures.serving).map(|(partition, _)| *partition).collect()
     }
 
@@ -241,14 +380,9 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<StreamId>, redb::Error> {
         let mut found = Vec::new();
-        let txn = self.database.begin_read()?;
+        let txn = self.begin_read()?;
         for (partition, next) in labelled {
-            let name = name(*partition);
-            let streams = match txn.open_table(table(&name)) {
-                Ok(streams) => streams,
-                Err(TableError::TableDoesNotExist(_)) => continue,
-                Err(error) => return Err(error.into()),
-            };
+            let Some(streams) = open_table(&txn, *partition)? else { continue };
             for row in streams.iter()?.take(LOOK_AT) {
                 let (key, value) = row?;
                 let Some(entry) = StreamState::entry_of(value.value()) else { continue };
@@ -264,25 +398,22 @@ impl Store {
     }
 
     fn load_all(&self, keys: &[StreamId]) -> Result<Vec<Option<StreamState>>, redb::Error> {
-        let txn = self.database.begin_read()?;
+        let served = self.serving();
+        let txn = self.begin_read()?;
         let mut tables = HashMap::new();
         let mut states = Vec::with_capacity(keys.len());
         for key in keys {
-            let table = match tables.entry(key.partition()) {
-                std::collections::hash_map::Entry::Occupied(there) => there.into_mut(),
-                std::collections::hash_map::Entry::Vacant(place) => {
-                    place.insert(match txn.open_table(table(&name(key.partition()))) {
-                        Ok(table) => Some(table),
-                        Err(TableError::TableDoesNotExist(_)) => None,
-                        Err(error) => return Err(error.into()),
-                    })
-                }
+            let partition = key.partition();
+            if !served.contains(&partition) {
+                return Err(redb::Error::Corrupted(format!("partition {partition} is being read back")));
+            }
+            if let std::collections::hash_map::Entry::Vacant(place) = tables.entry(partition) {
+                place.insert(open_table(&txn, partition)?);
+            }
+            let bytes = match &tables[&partition] {
+                Some(table) => table.get(key.as_bytes())?,
+                None => None,
             };
-            let Some(table) = table else {
-                states.push(None);
-                continue;
-            };
-            let bytes = table.get(key.as_bytes())?;
             let state = bytes.map(|bytes| StreamState::decode(bytes.value())).transpose();
             states.push(state.map_err(|e| redb::Error::Corrupted(e.to_string()))?);
         }
@@ -292,23 +423,19 @@ impl Store {
     fn look_idle(&self, before_ms: u64, after: Option<&StreamId>, limit: usize) -> Result<IdlePage, redb::Error> {
         let mut page = IdlePage::default();
         let mut looked_at = 0;
-        let txn = self.database.begin_read()?;
+        let txn = self.begin_read()?;
         let first = after.map_or(i32::MIN, StreamId::partition);
         for partition in self.serving().into_iter().filter(|partition| *partition >= first) {
-            let streams = match txn.open_table(table(&name(partition))) {
-                Ok(streams) => streams,
-                Err(TableError::TableDoesNotExist(_)) => continue,
-                Err(error) => return Err(error.into()),
-            };
+            let Some(streams) = open_table(&txn, partition)? else { continue };
             let from = match after.filter(|after| after.partition() == partition) {
                 Some(after) => Bound::Excluded(after.as_bytes()),
                 None => Bound::Unbounded,
             };
             for row in streams.range::<&[u8]>((from, Bound::Unbounded))? {
                 let (key, value) = row?;
-                let corrupted = |e: &dyn std::fmt::Display| redb::Error::Corrupted(e.to_string());
-                let stream = StreamId::within(partition, key.value()).map_err(|e| corrupted(&e))?;
-                let entry = StreamState::entry_of(value.value()).ok_or_else(|| corrupted(&"a state"))?;
+                let stream = StreamId::within(partition, key.value());
+                let stream = stream.map_err(|e| redb::Error::Corrupted(e.to_string()))?;
+                let entry = StreamState::entry_of(value.value()).ok_or_else(unreadable)?;
                 if !entry.ended && entry.active_ms < before_ms {
                     page.streams.push(stream.clone());
                 }
@@ -323,10 +450,19 @@ impl Store {
     }
 }
 
-/// Whether a stored state is of a live stream, and its bytes.
-fn measure(bytes: &[u8]) -> (bool, u64) {
-    let live = StreamState::entry_of(bytes).is_some_and(|entry| !entry.ended);
-    (live, bytes.len() as u64)
+type Streams = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+/// A partition's table, if there is one.
+fn open_table(txn: &ReadTransaction, partition: i32) -> Result<Option<Streams>, redb::Error> {
+    match txn.open_table(table(&name(partition))) {
+        Ok(streams) => Ok(Some(streams)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn unreadable() -> redb::Error {
+    redb::Error::Corrupted("a state cannot be read".to_string())
 }
 
 impl States for Store {
@@ -340,91 +476,4 @@ impl States for Store {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn store(dir: &Path) -> Result<Store, StoreError> {
-        let policy = Policy { fingerprint: "f".to_string(), on_model_change: OnModelChange::Refuse };
-        Store::open(dir, 1 << 20, policy, Events::new(&[]).unwrap())
-    }
-
-    fn change(partition: i32, key: &str, seen: i64, ended: bool) -> StateChange {
-        let entry = StreamEntry { seen, ended, active_ms: 5, ..StreamEntry::default() };
-        let state = StreamState { entry, session: (!ended).then(|| vec![1, 2, 3]) };
-        StateChange { stream: StreamId::within(partition, key.as_bytes()).unwrap(), state }
-    }
-
-    #[test]
-    fn the_same_key_in_two_partitions_is_two_streams() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(dir.path()).unwrap();
-        store.store(&[change(0, "a", 3, false), change(1, "a", 9, false)]).unwrap();
-        let keys: Vec<_> = [0, 1, 2].map(|p| StreamId::within(p, b"a").unwrap()).into();
-        let seen: Vec<_> = store.load(&keys).unwrap().into_iter().map(|s| s.map(|s| s.entry.seen)).collect();
-        assert_eq!(seen, [Some(3), Some(9), None]);
-        store.clear(1).unwrap();
-        assert_eq!(store.load(&keys).unwrap().iter().flatten().count(), 1);
-        assert_eq!((store.restored(0), store.restored(1)), ((1, 3), (0, -1)));
-    }
-
-    #[test]
-    fn only_streams_of_partitions_in_charge_are_idle() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(dir.path()).unwrap();
-        store.store(&[change(0, "a", 1, false), change(1, "b", 1, false), change(1, "c", 1, true)]).unwrap();
-        assert_eq!(store.idle(10, None, 10).unwrap().streams, []);
-        store.serve(1);
-        assert_eq!(store.idle(10, None, 10).unwrap().streams, [StreamId::within(1, b"b").unwrap()]);
-        store.serve(0);
-        let page = store.idle(10, None, 1).unwrap();
-        let rest = store.idle(10, page.next.as_ref(), 10).unwrap();
-        assert_eq!((page.streams.len(), rest.streams.len(), rest.next), (1, 1, None));
-        store.leave(1);
-        assert_eq!(store.idle(10, None, 10).unwrap().streams.len(), 1);
-    }
-
-    #[test]
-    fn a_state_that_was_written_too_late_does_not_undo_a_newer_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(dir.path()).unwrap();
-        let record = |seen| (b"a".to_vec(), Some(change(0, "a", seen, true).state.encode()));
-        store.restore(0, &[record(5), record(9), record(7)]).unwrap();
-        assert_eq!(store.restored(0), (0, 9));
-        let state = store.load(&[StreamId::within(0, b"a").unwrap()]).unwrap().remove(0).unwrap();
-        assert_eq!(state.entry.seen, 9);
-    }
-
-    #[test]
-    fn an_ended_stream_is_forgotten_only_when_none_of_its_records_is_read_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(dir.path()).unwrap();
-        store.store(&[change(0, "a", 7, true), change(0, "b", 8, true), change(0, "c", 1, false)]).unwrap();
-        assert_eq!(store.forgettable(10, &[(0, 7)], 9).unwrap(), []);
-        assert_eq!(store.forgettable(5, &[(0, 8)], 9).unwrap(), []);
-        let found = store.forgettable(10, &[(0, 8)], 9).unwrap();
-        assert_eq!(found, [StreamId::within(0, b"a").unwrap()]);
-        store.forget(&found).unwrap();
-        assert_eq!(store.load(&found).unwrap(), [None]);
-    }
-
-    #[test]
-    fn a_damaged_changelog_is_never_taken_for_an_empty_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(dir.path()).unwrap();
-        let good = change(0, "a", 1, true).state.encode();
-        let mut bad = good.clone();
-        bad[10] ^= 1;
-        store.restore(0, &[(b"a".to_vec(), Some(good))]).unwrap();
-        let error = store.restore(0, &[(b"b".to_vec(), Some(bad))]).unwrap_err();
-        assert!(matches!(error, RestoreError::Damaged { stream, .. } if stream == "b"));
-    }
-
-    #[test]
-    fn a_directory_is_for_one_process() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = store(dir.path()).unwrap();
-        assert!(matches!(store(dir.path()), Err(StoreError::Locked(_))));
-        drop(first);
-        assert!(store(dir.path()).is_ok());
-    }
-}
+mod tests;

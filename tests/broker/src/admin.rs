@@ -53,9 +53,10 @@ impl Node {
     pub fn metadata(&mut self, context: &Context, request: &MetadataRequest) -> MetadataResponse {
         let mut response = MetadataResponse::default();
         let broker = MetadataResponseBroker::default().with_node_id(NODE_ID.into());
-        response.brokers = vec![broker.with_host(text(&self.host)).with_port(i32::from(self.port))];
+        let (host, port) = (context.told.ip().to_string(), i32::from(context.told.port()));
+        response.brokers = vec![broker.with_host(text(&host)).with_port(port)];
         response.controller_id = NODE_ID.into();
-        response.cluster_id = Some(text(&self.cluster_id));
+        response.cluster_id = Some(text(&self.options.cluster_id));
         let all = |node: &Node| {
             let visible = |name: &&String| node.faults.check_topic(name, Access::Describe).is_ok();
             node.topics.keys().filter(visible).cloned().collect::<Vec<_>>()

@@ -319,6 +319,13 @@ impl Group {
         Ok(id)
     }
 
+    /// Removes members of this name, as if they had been silent for too long.
+    pub fn expire(&mut self, client_id: &str, now: Instant) {
+        let named = self.members.values().filter(|member| member.kept.client_id == client_id);
+        let gone: Vec<String> = named.map(|member| member.kept.id.clone()).collect();
+        gone.iter().for_each(|id| self.remove(id, now));
+    }
+
     fn remove(&mut self, id: &str, now: Instant) {
         let Some(mut member) = self.members.remove(id) else { return };
         if let Some(reply) = member.joining.take() {

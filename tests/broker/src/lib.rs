@@ -45,8 +45,12 @@ pub struct Options {
     pub dir: PathBuf,
     /// Address and port for clients; port 0 is a free one.
     pub listen: String,
+    /// Address and port of a proxy. It is to hand its clients on to [`Broker::behind_proxy`], where they are told the
+    /// proxy's address for the broker's, so that they stay with it.
+    pub proxy: Option<SocketAddr>,
     /// Address and port for commands, if there is to be one.
     pub control: Option<String>,
+    pub cluster_id: String,
     /// Kafka's auto.create.topics.enable.
     pub auto_create_topics: bool,
     /// Kafka's num.partitions.
@@ -65,7 +69,9 @@ impl Options {
         Options {
             dir: dir.into(),
             listen: "127.0.0.1:0".to_string(),
+            proxy: None,
             control: None,
+            cluster_id: "strand-test-broker".to_string(),
             auto_create_topics: false,
             default_partitions: 1,
             users: BTreeMap::new(),
@@ -78,6 +84,7 @@ impl Options {
 /// A running broker. When it is dropped it stops at once, in the middle of whatever it does.
 pub struct Broker {
     address: SocketAddr,
+    behind_proxy: Option<SocketAddr>,
     control: Option<SocketAddr>,
     shared: Arc<Shared>,
     stop: Option<oneshot::Sender<()>>,
@@ -97,9 +104,14 @@ impl Broker {
         lock.try_lock().with_context(|| format!("{} is in use by another broker", options.dir.display()))?;
         let listener = bind(&options.listen)?;
         let control_listener = options.control.as_deref().map(bind).transpose()?;
+        let proxied = match options.proxy {
+            Some(proxy) => Some((proxy, bind("127.0.0.1:0")?)),
+            None => None,
+        };
+        let behind_proxy = proxied.as_ref().map(|(_, listener)| listener.local_addr()).transpose()?;
         let address = listener.local_addr()?;
         let control = control_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-        let shared = Arc::new(Shared::new(Node::open(options, address.ip().to_string(), address.port())?));
+        let shared = Arc::new(Shared::new(Node::open(options)?));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
         let serve = {
@@ -110,11 +122,15 @@ impl Broker {
                     let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
                     tokio::spawn(server::control(listener, shared.clone()));
                 }
+                if let Some((proxy, listener)) = proxied {
+                    let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+                    tokio::spawn(server::accept(listener, proxy, shared.clone()));
+                }
                 let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
                 tokio::select! {
                     _ = stopped => {}
                     () = shared.ended() => {}
-                    () = server::accept(listener, shared.clone()) => {}
+                    () = server::accept(listener, address, shared.clone()) => {}
                 }
             }
         };
@@ -125,12 +141,17 @@ impl Broker {
             drop(lock);
         };
         let thread = std::thread::Builder::new().name("strand-test-broker".to_string()).spawn(run)?;
-        Ok(Broker { address, control, shared, stop: Some(stop), thread: Some(thread) })
+        Ok(Broker { address, behind_proxy, control, shared, stop: Some(stop), thread: Some(thread) })
     }
 
     /// As in `bootstrap.servers`.
     pub fn address(&self) -> String {
         self.address.to_string()
+    }
+
+    /// Where a proxy hands its clients on to, if `Options::proxy` was given.
+    pub fn behind_proxy(&self) -> Option<SocketAddr> {
+        self.behind_proxy
     }
 
     /// Where commands are taken, if `Options::control` was given.
@@ -140,12 +161,47 @@ impl Broker {
 
     /// Has the next `count` requests of this kind go wrong, after those that do already.
     pub fn fault(&self, api: ApiKey, count: usize, fault: Fault) {
-        self.shared.with(|node| node.faults.add(api, count, fault));
+        self.shared.with(|node| node.faults.add(None, api, count, fault));
     }
 
-    /// Nothing goes wrong any more.
+    /// As [`Broker::fault`], for requests of clients of this name only (librdkafka's `client.id`).
+    pub fn fault_of(&self, client_id: &str, api: ApiKey, count: usize, fault: Fault) {
+        self.shared.with(|node| node.faults.add(Some(client_id), api, count, fault));
+    }
+
+    /// How many faults wait for their request.
+    pub fn faults_left(&self) -> usize {
+        self.shared.with(|node| node.faults.left())
+    }
+
+    /// Producer id and epoch of each transactional id.
+    pub fn epochs(&self) -> BTreeMap<String, (i64, i16)> {
+        let of = |node: &mut Node| {
+            let known = node.transactions.iter();
+            known.map(|(id, transaction)| (id.clone(), (transaction.producer_id, transaction.epoch))).collect()
+        };
+        self.shared.with(of)
+    }
+
+    /// A group's state, by Kafka's name of it.
+    pub fn state_of(&self, group: &str) -> &'static str {
+        self.shared.with(|node| node.groups.get(group).map_or("Dead", |group| group.state()))
+    }
+
+    /// Ends the sessions of a group's members of this name, as if they had long been silent.
+    pub fn expire_members(&self, group: &str, client_id: &str) {
+        self.shared.with(|node| node.expire_members(group, client_id));
+        self.shared.new_times();
+    }
+
+    /// Nothing goes wrong any more, and what was held is handled.
     pub fn clear_faults(&self) {
         self.shared.with(|node| node.faults.clear());
+    }
+
+    /// The same for one kind of request.
+    pub fn release(&self, api: ApiKey) {
+        self.shared.with(|node| node.faults.release(api));
     }
 
     pub fn set_topic_access(&self, topic: &str, access: Access, allowed: bool) {

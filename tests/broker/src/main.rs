@@ -13,8 +13,8 @@ struct Args {
     /// Address and port for clients; port 0 is a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: String,
-    /// Address and port for commands, one a line: fault delay|drop-before|drop-after|cut|error|die API COUNT [MS or ERROR
-    /// CODE], fault clear, deny|allow describe|read|write TOPIC, deny|allow group GROUP
+    /// Address and port for commands, one a line: fault delay|late|hold|drop-before|drop-after|cut|error|die API COUNT [MS
+    /// or ERROR CODE] [of CLIENT ID], fault clear, deny|allow describe|read|write TOPIC, deny|allow group GROUP
     #[arg(long)]
     control: Option<String>,
     /// Create topics that clients ask for

@@ -16,9 +16,6 @@ pub const NODE_ID: i32 = 1;
 
 pub struct Node {
     pub options: Options,
-    pub host: String,
-    pub port: u16,
-    pub cluster_id: String,
     pub topics: BTreeMap<String, Topic>,
     pub groups: BTreeMap<String, Group>,
     pub transactions: BTreeMap<String, Transaction>,
@@ -35,14 +32,11 @@ pub fn now_ms() -> i64 {
 }
 
 impl Node {
-    /// What the directory says, for an address that clients are told.
-    pub fn open(options: Options, host: String, port: u16) -> Result<Node> {
+    /// What the directory says.
+    pub fn open(options: Options) -> Result<Node> {
         std::fs::create_dir_all(&options.dir).with_context(|| options.dir.display().to_string())?;
         let (journal, entries) = Journal::open(&options.dir)?;
         let mut node = Node {
-            host,
-            port,
-            cluster_id: "strand-test-broker".to_string(),
             topics: BTreeMap::new(),
             groups: BTreeMap::new(),
             transactions: BTreeMap::new(),
@@ -110,6 +104,14 @@ impl Node {
     pub fn group(&mut self, name: &str, kept: Kept) -> &mut Group {
         let delay = self.options.initial_rebalance_delay;
         self.groups.entry(name.to_string()).or_insert_with(|| Group::new(kept, delay, Instant::now()))
+    }
+
+    /// Ends the sessions of members of this name.
+    pub fn expire_members(&mut self, group: &str, client_id: &str) {
+        if let Some(found) = self.groups.get_mut(group) {
+            found.expire(client_id, Instant::now());
+            self.keep_group(group);
+        }
     }
 
     /// What remains of a topic elsewhere goes with it.

@@ -10,6 +10,7 @@ use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use std::net::SocketAddr;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -52,6 +53,8 @@ pub struct Context {
     pub version: i16,
     pub client_id: String,
     pub host: String,
+    /// What the client is told to be the broker's address.
+    pub told: SocketAddr,
     pub fault: Option<Fault>,
 }
 
@@ -229,7 +232,7 @@ pub fn api_versions(result: Result<(), ResponseError>) -> ApiVersionsResponse {
 
 impl Node {
     fn find_coordinator(&mut self, context: &Context, request: &FindCoordinatorRequest) -> FindCoordinatorResponse {
-        let host = StrBytes::from_string(self.host.clone());
+        let host = StrBytes::from_string(context.told.ip().to_string());
         let check = |key: &str| {
             context.forced()?;
             if request.key_type == 0 { self.faults.check_group(key) } else { Ok(()) }
@@ -240,7 +243,7 @@ impl Node {
                     .with_key(key.clone())
                     .with_node_id(NODE_ID.into())
                     .with_host(host.clone())
-                    .with_port(i32::from(self.port))
+                    .with_port(i32::from(context.told.port()))
                     .with_error_code(crate::offsets::code(check(key)))
             };
             let coordinators = request.coordinator_keys.iter().map(coordinator).collect();
@@ -249,7 +252,7 @@ impl Node {
         FindCoordinatorResponse::default()
             .with_node_id(NODE_ID.into())
             .with_host(host.clone())
-            .with_port(i32::from(self.port))
+            .with_port(i32::from(context.told.port()))
             .with_error_code(crate::offsets::code(check(&request.key)))
     }
 

@@ -8,6 +8,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -68,13 +69,14 @@ pub async fn keep_time(shared: Arc<Shared>) {
     }
 }
 
-pub async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+/// `told`: what clients are told to be the broker's address.
+pub async fn accept(listener: TcpListener, told: SocketAddr, shared: Arc<Shared>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let shared = shared.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = connection(&shared, stream).await {
+                    if let Err(error) = connection(&shared, told, stream).await {
                         eprintln!("strand-test-broker: a connection is closed: {error:#}");
                     }
                 });
@@ -86,7 +88,7 @@ pub async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 /// Answers one request after the other, as Kafka does, until the client closes.
-async fn connection(shared: &Shared, mut stream: TcpStream) -> Result<()> {
+async fn connection(shared: &Shared, told: SocketAddr, mut stream: TcpStream) -> Result<()> {
     stream.set_nodelay(true)?;
     let host = stream.peer_addr()?.ip().to_string();
     let mut session = Session::default();
@@ -97,7 +99,7 @@ async fn connection(shared: &Shared, mut stream: TcpStream) -> Result<()> {
         if stream.read_exact(&mut request).await.is_err() {
             break;
         }
-        let (fault, answer) = answer(shared, &mut session, &host, request.into()).await?;
+        let (fault, answer) = answer(shared, &mut session, &host, told, request.into()).await?;
         let Some(answer) = answer.filter(|_| !shared.with(|node| node.dead)) else { break };
         match fault {
             Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
@@ -120,6 +122,7 @@ async fn answer(
     shared: &Shared,
     session: &mut Session,
     host: &str,
+    told: SocketAddr,
     mut request: Bytes,
 ) -> Result<(Option<Fault>, Option<Bytes>)> {
     let (key, version) = ((&request[..]).get_i16(), (&request[2..]).get_i16());
@@ -137,12 +140,21 @@ async fn answer(
     }
     let header = RequestHeader::decode(&mut request, api.request_header_version(version));
     let header = header.with_context(|| format!("the header of {api:?}"))?;
-    let (dead, fault) = shared.with(|node| (node.dead, node.faults.take(api)));
-    if dead || fault == Some(Fault::DropBefore) {
+    let client_id = header.client_id.as_ref().map(ToString::to_string).unwrap_or_default();
+    let (fault, released) = shared.with(|node| (node.faults.take(&client_id, api), node.faults.released(api)));
+    match fault {
+        Some(Fault::Late(time)) => tokio::time::sleep(time).await,
+        Some(Fault::Hold) => {
+            while shared.with(|node| node.faults.released(api)) == released {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        _ => {}
+    }
+    if shared.with(|node| node.dead) || fault == Some(Fault::DropBefore) {
         return Ok((fault, None));
     }
-    let client_id = header.client_id.as_ref().map(ToString::to_string).unwrap_or_default();
-    let context = Context { version, client_id, host: host.to_string(), fault };
+    let context = Context { version, client_id, host: host.to_string(), told, fault };
     let reply = requests::handle(shared, session, api, &context, request).await;
     let reply = reply.with_context(|| format!("version {version} of {api:?}"))?;
     if shared.with(|node| node.dead) {

@@ -10,10 +10,16 @@ use kafka_protocol::protocol::StrBytes;
 use std::path::Path;
 use std::time::Instant;
 
-const CONTEXT: fn() -> Context = || Context { version: 3, client_id: String::new(), host: String::new(), fault: None };
+const CONTEXT: fn() -> Context = || Context {
+    version: 3,
+    client_id: String::new(),
+    host: String::new(),
+    told: ([127, 0, 0, 1], 1).into(),
+    fault: None,
+};
 
 fn node(dir: &Path) -> Node {
-    Node::open(Options::new(dir), "127.0.0.1".to_string(), 1).unwrap()
+    Node::open(Options::new(dir)).unwrap()
 }
 
 fn with_topic(dir: &Path) -> Node {
