@@ -72,8 +72,16 @@ impl Config {
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError::Invalid(format!("{key} must be greater than 0")));
         }
-        if self.pipeline.threads > 1024 {
-            return Err(ConfigError::Invalid("pipeline.threads may be at most 1024".to_string()));
+        // Greater numbers are mistakes, and would overflow where room is counted.
+        let bounded = [
+            ("pipeline.threads", self.pipeline.threads as u64, 1024),
+            ("pipeline.batch_records", self.pipeline.batch_records as u64, 1 << 24),
+            ("input.max_record_bytes", self.input.max_record_bytes.0, 1 << 30),
+            ("http.max_request_bytes", self.http.max_request_bytes.0, 1 << 32),
+            ("http.max_followers", self.http.max_followers as u64, 1 << 20),
+        ];
+        if let Some((key, _, most)) = bounded.iter().find(|(_, value, most)| value > most) {
+            return Err(ConfigError::Invalid(format!("{key} may be at most {most}")));
         }
         if !self.input.pointer.is_empty() && !self.input.pointer.starts_with('/') {
             let pointer = &self.input.pointer;
@@ -256,6 +264,8 @@ mod tests {
         let error = parse("[transport]\nkind = \"nats\"", &[]).unwrap_err();
         assert!(error.contains("a.toml:2") && error.contains("`embedded`"), "{error}");
         assert!(parse("[state]\nmax_resident = 0", &[]).unwrap_err().contains("greater than 0"));
+        let error = parse("[http]\nmax_followers = 9223372036854775807", &[]).unwrap_err();
+        assert_eq!(error, "http.max_followers may be at most 1048576");
         assert!(parse("[log]\nlevel = \"strand=loud\"", &[]).unwrap_err().contains("log.level"));
         assert!(parse("", &["novalue"]).unwrap_err().contains("key=value"));
     }

@@ -31,7 +31,9 @@ impl FastaReader {
     /// Goes to the next sequence and returns its name (the header's first word), or nothing at the end of the file.
     pub fn next_sequence(&mut self) -> Result<Option<String>, DataError> {
         let mut skipped = Vec::new();
-        while self.read(&mut skipped, usize::MAX)? > 0 {
+        // Before the first header one base is enough to say that there is none.
+        let most = if self.sequences == 0 { 1 } else { usize::MAX };
+        while self.read(&mut skipped, most)? > 0 {
             if self.sequences == 0 {
                 return Err(self.error("expected a header line `>name` before the first bases"));
             }

@@ -13,6 +13,9 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// The longest line that is taken; a longer one is an error, so that memory stays flat.
 const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 
+/// How a gzip file begins.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
 /// An input with a name for messages. Reads block only when nothing is buffered.
 pub struct Source {
     name: String,
@@ -33,10 +36,17 @@ impl Source {
     }
 
     /// Wraps any reader, unpacking it if what it gives is gzip. Waits for the first byte.
-    pub fn new(name: &str, reader: impl Read + Send + 'static) -> Result<Source, DataError> {
-        let mut packed = BufReader::with_capacity(BUFFER_BYTES, reader);
-        let head = packed.fill_buf().map_err(|source| DataError::Read { name: name.to_string(), source })?;
-        let is_gzip = head.first() == Some(&0x1f) && head.get(1).is_none_or(|&second| second == 0x8b);
+    pub fn new(name: &str, mut reader: impl Read + Send + 'static) -> Result<Source, DataError> {
+        let mut head = Vec::new();
+        let mut one_more = |head: &mut Vec<u8>| reader.by_ref().take(1).read_to_end(head);
+        let mut read = one_more(&mut head);
+        if head == GZIP[..1] {
+            // A slow pipe may give the second byte later.
+            read = read.and_then(|_| one_more(&mut head));
+        }
+        read.map_err(|source| DataError::Read { name: name.to_string(), source })?;
+        let is_gzip = head == GZIP;
+        let packed = BufReader::with_capacity(BUFFER_BYTES, io::Cursor::new(head).chain(reader));
         let plain: Box<dyn Read + Send> =
             if is_gzip { Box::new(MultiGzDecoder::new(packed)) } else { Box::new(packed) };
         Ok(Source { name: name.to_string(), reader: BufReader::with_capacity(BUFFER_BYTES, plain) })
@@ -152,6 +162,26 @@ mod tests {
         let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
         packed.write_all(b"one\ntwo\n").unwrap();
         assert_eq!(lines_of(packed.finish().unwrap()).unwrap(), ["one", "two"]);
+    }
+
+    /// Gives one byte a read, as a slow pipe may.
+    struct Drip(Cursor<Vec<u8>>);
+
+    impl Read for Drip {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let end = buffer.len().min(1);
+            self.0.read(&mut buffer[..end])
+        }
+    }
+
+    #[test]
+    fn what_only_begins_like_gzip_is_plain_however_slowly_it_comes() {
+        for bytes in [&b"\x1f\x01 text"[..], b"\x1f"] {
+            let mut lines = Lines::new(Source::new("x", Drip(Cursor::new(bytes.to_vec()))).unwrap());
+            let mut line = String::new();
+            assert!(lines.next_into(&mut line).unwrap());
+            assert_eq!(line.as_bytes(), bytes);
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub enum InputError {
     InvalidJson { expected: &'static str, detail: String },
     #[error("{detail}")]
     WrongShape { detail: String },
-    #[error("number {index} of the record is not finite")]
+    #[error("number {index} of the record is not finite, or its magnitude is beyond 1e30")]
     NotFinite { index: usize },
     #[error("byte {at} of the record, {found:?}, is no IUPAC base code")]
     InvalidBase { at: usize, found: char },

@@ -6,6 +6,10 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 
 const EXPECTED: &str = "an array of numbers, or an array of such arrays";
 
+/// Times weights, greater numbers than this could sum to infinity less infinity, which is no number; and no state would
+/// ever be one again.
+const MOST: f32 = 1e30;
+
 #[derive(Debug, Clone)]
 pub(super) struct Vectors {
     width: usize,
@@ -18,7 +22,8 @@ impl Vectors {
 
     pub fn push(&self, state: &mut ReaderState, bytes: &[u8], rows: &mut Rows) -> Result<(), InputError> {
         let numbers = if is_json(bytes) { self.json(bytes)? } else { self.binary(bytes)? };
-        if let Some(index) = numbers.iter().position(|number| !number.is_finite()) {
+        // Not of a NaN either.
+        if let Some(index) = numbers.iter().position(|number| !(number.abs() <= MOST)) {
             return Err(InputError::NotFinite { index });
         }
         for vector in numbers.chunks_exact(self.width) {
@@ -37,7 +42,8 @@ impl Vectors {
                 false => InputError::InvalidJson { expected: EXPECTED, detail },
             }
         })?;
-        let mut numbers = Vec::with_capacity(items.len() * self.width);
+        // No room is made before the items are known to have this width: a record of `[],[],…` claims much.
+        let mut numbers = Vec::new();
         let mut single = None;
         for (step, item) in items.into_iter().enumerate() {
             if *single.get_or_insert(matches!(item, Item::Number(_))) != matches!(item, Item::Number(_)) {
@@ -166,6 +172,8 @@ mod tests {
         assert_eq!(push(b"[\"a\",2]").unwrap_err().code(), "wrong_shape");
         assert_eq!(push(b"[1,null]").unwrap_err().code(), "wrong_shape");
         assert_eq!(push(b"[[1,2],[3,1e39]]").unwrap_err(), InputError::NotFinite { index: 3 });
+        assert_eq!(push(b"[-2e30,1e30]").unwrap_err(), InputError::NotFinite { index: 0 });
+        assert_eq!(push(b"[-1e30,1e30]").unwrap(), [-1e30, 1e30]);
         let bytes = [1.0, f32::NAN].map(f32::to_le_bytes).concat();
         assert_eq!(push(&bytes).unwrap_err(), InputError::NotFinite { index: 1 });
     }

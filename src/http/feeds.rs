@@ -9,7 +9,7 @@ use crate::state::StreamId;
 use crate::transport::embedded::{Embedded, Feed, Progress, Row};
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
@@ -66,8 +66,12 @@ pub async fn dead_letters(
 }
 
 /// `GET /v1/streams/{id}`
-pub async fn stream(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Problem> {
+pub async fn stream(
+    State(app): State<Arc<App>>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
     let embedded = app.embedded()?.clone();
+    let Path(id) = path.map_err(|e| Problem::bad("bad_path", e.body_text()))?;
     let stream = StreamId::new(id.as_bytes()).map_err(|e| Problem::bad("bad_path", e.to_string()))?;
     let info = blocking(move || embedded.stream(&stream)).await?;
     let info = info.ok_or_else(|| Problem::not_found(format!("no record of the stream {id:?} was labelled yet")))?;

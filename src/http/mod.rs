@@ -102,6 +102,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(status::metrics))
         .merge(v1)
         .fallback(async || Problem::not_found("no such path; see / and docs"))
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .with_state(app)
 }
 

@@ -27,6 +27,11 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, "not_found", detail)
     }
 
+    pub fn method_not_allowed() -> Problem {
+        let detail = "this path has other methods; the header \"Allow\" names them";
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+    }
+
     pub fn unauthorized() -> Problem {
         Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "send the header \"Authorization: Bearer <http.token>\"")
     }

@@ -1,13 +1,18 @@
 //! The network at work: features of many streams in, class probabilities out.
 
-use super::params::{NetShape, Params};
+use super::params::{CharNetShape, NetShape, Params};
 use crate::encode::Features;
 use crate::rnn::kernel::{self, Packed};
 use crate::rnn::layer::{Layer, LayerScratch, repeat};
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// Rows that go through the layers at once; longer input is cut in time, which changes no bit of the results.
 const MAX_ROWS: usize = 4096;
+
+/// Numbers that any one buffer of the working space holds at most, where a single step does not need more: through a
+/// wide layer go fewer rows at once, so that memory follows from the weights and not from what `model.toml` promises.
+pub(super) const MAX_NUMBERS: usize = 8 << 20;
 
 /// Words whose character encoding is remembered, a thread.
 const MAX_CACHED_WORDS: usize = 16_384;
@@ -80,12 +85,25 @@ impl Network {
         self.layers.iter().map(|l| l.cell().state() * l.hidden()).sum()
     }
 
+    /// Rows of a window: [`MAX_ROWS`], or fewer through wide layers.
+    fn most_rows(&self) -> usize {
+        let wide = |layer: &Layer| layer.cell().gates() * layer.hidden();
+        let layers = self.layers.iter().map(wide).max().unwrap_or(0);
+        MAX_ROWS.min(MAX_NUMBERS / layers.max(self.shape.input()).max(self.shape.classes).max(1))
+    }
+
     /// Runs all steps of all lanes. What a lane gets is bit for bit the same whatever the other lanes are and however
     /// its steps were cut into calls.
     pub fn forward(&self, lanes: &mut [Lane<'_>], s: &mut Scratch) {
+        self.forward_range(lanes, 0..usize::MAX, s);
+    }
+
+    /// As [`Network::forward`], for those steps of every lane.
+    pub fn forward_range(&self, lanes: &mut [Lane<'_>], steps: Range<usize>, s: &mut Scratch) {
         lanes.sort_by_key(|lane| std::cmp::Reverse(lane.features.steps));
-        let longest = lanes.first().map_or(0, |lane| lane.features.steps);
-        let mut from = 0;
+        let longest = lanes.first().map_or(0, |lane| lane.features.steps).min(steps.end);
+        let most_rows = self.most_rows();
+        let mut from = steps.start;
         while from < longest {
             s.sizes.clear();
             let (mut rows, mut step) = (0, from);
@@ -94,7 +112,7 @@ impl Network {
                 while active > 0 && lanes[active - 1].features.steps <= step {
                     active -= 1;
                 }
-                if rows > 0 && rows + active > MAX_ROWS {
+                if rows > 0 && rows + active > most_rows {
                     break;
                 }
                 s.sizes.push(active);
@@ -198,7 +216,7 @@ impl WordCache {
     ) {
         let Some(shape) = &net.shape.chars else { return };
         self.width = shape.directions() * shape.hidden;
-        if self.known.len() > MAX_CACHED_WORDS {
+        if self.known.len() > MAX_CACHED_WORDS.min(MAX_NUMBERS / self.width) {
             self.known.clear();
             self.vectors.clear();
         }
@@ -216,6 +234,19 @@ impl WordCache {
         if new.is_empty() {
             return;
         }
+        let wide = shape.dim.max(shape.cell.gates() * shape.hidden);
+        let mut rest = &new[..];
+        while let Some(longest) = rest.first() {
+            // The longest come first: none of the others needs more.
+            let fit = MAX_NUMBERS / (wide * longest.len().max(1));
+            let (words, later) = rest.split_at(fit.clamp(1, rest.len()));
+            self.encode(net, shape, words, layer_scratch);
+            rest = later;
+        }
+    }
+
+    /// Encodes these words, the longest first.
+    fn encode(&mut self, net: &Network, shape: &CharNetShape, new: &[&[u32]], layer_scratch: &mut LayerScratch) {
         let (first, hidden) = (self.known.len(), shape.hidden);
         self.vectors.resize((first + new.len()) * self.width, 0.0);
         self.sizes.clear();

@@ -1,9 +1,10 @@
 //! One stream's life: [`Session`] holds everything that is carried from record to record; [`Stepper`] runs the
 //! network over the waiting steps of many sessions at once. A session as bytes is in [`super::state`].
 
-use super::network::{Lane, Scratch};
+use super::network::{Lane, MAX_NUMBERS, Scratch};
 use super::{Model, Span, SpanDecoder};
 use crate::encode::{Features, InputError, InputFormat, ReaderState, Unit};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Everything a stream carries: unfinished input, steps that wait for the network, h and c of every layer, the open
@@ -131,32 +132,52 @@ impl Stepper {
     /// `sessions[k]`. Bit for bit the same however the sessions are batched and their input was cut.
     pub fn step(&mut self, sessions: &mut [&mut Session], outputs: &mut [Output]) {
         assert_eq!(sessions.len(), outputs.len(), "one output a session");
-        let model = &*self.model;
+        let model = self.model.clone();
+        let longest = sessions.iter().map(|session| session.waiting()).max().unwrap_or(0);
+        // So many steps of every session that their probabilities stay within bounds, however long a record is.
+        let at_once = (MAX_NUMBERS / (model.class_label.len() * sessions.len().max(1))).max(1);
+        for from in (0..longest).step_by(at_once) {
+            self.step_range(&model, from..from.saturating_add(at_once), sessions, outputs);
+        }
+        for session in sessions {
+            session.steps += session.features.steps as u64;
+            session.units = Vec::new();
+            session.features = Features::default();
+        }
+    }
+
+    /// Those of the waiting steps.
+    fn step_range(
+        &mut self,
+        model: &Model,
+        steps: Range<usize>,
+        sessions: &mut [&mut Session],
+        outputs: &mut [Output],
+    ) {
         self.probabilities.resize_with(self.probabilities.len().max(sessions.len()), Vec::new);
         let mut lanes: Vec<Lane<'_>> = Vec::with_capacity(sessions.len());
         for (session, probabilities) in sessions.iter_mut().zip(&mut self.probabilities) {
             probabilities.clear();
-            if session.features.steps > 0 {
+            if session.features.steps > steps.start {
                 let Session { features, state, .. } = &mut **session;
                 lanes.push(Lane { features, state, probabilities });
             }
         }
-        model.network.forward(&mut lanes, &mut self.scratch);
+        model.network.forward_range(&mut lanes, steps.clone(), &mut self.scratch);
         let classes = model.class_label.len();
         let tables = model.encoder.layout().tables.len();
         for ((session, output), probabilities) in sessions.iter_mut().zip(outputs).zip(&self.probabilities) {
-            for (k, (unit, p)) in session.units.drain(..).zip(probabilities.chunks_exact(classes)).enumerate() {
+            for (k, p) in steps.clone().zip(probabilities.chunks_exact(classes)) {
+                let unit = &mut session.units[k];
+                let (start, end, text) = (unit.start, unit.end, std::mem::take(&mut unit.text));
                 let (label, score) = best(p, &model.class_label, model.spec.labels.len(), &mut self.by_label);
                 let (scheme, outside) = (model.spec.scheme, model.spec.outside.as_deref());
                 let name = &model.spec.labels[label];
-                output.spans.extend(session.spans.push(scheme, outside, name, unit.start, unit.end));
+                output.spans.extend(session.spans.push(scheme, outside, name, start, end));
                 output.unknown +=
                     usize::from(model.encoder.is_unknown(&session.features.ids[k * tables..(k + 1) * tables]));
-                output.labels.push(StepLabel { start: unit.start, end: unit.end, text: unit.text, label, score });
+                output.labels.push(StepLabel { start, end, text, label, score });
             }
-            session.steps += session.features.steps as u64;
-            session.units = Vec::new();
-            session.features = Features::default();
         }
     }
 }

@@ -111,6 +111,9 @@ impl ModelSpec {
 
     /// For each class of the network's output the index of the label it counts for.
     pub fn class_labels(&self) -> Result<Vec<usize>, String> {
+        if self.classes.as_ref().is_some_and(Vec::is_empty) {
+            return Err("classes must not be empty; leave it out where every label is a class".into());
+        }
         let Some(classes) = &self.classes else { return Ok((0..self.labels.len()).collect()) };
         let label = |c: &ClassSpec| {
             let found = self.labels.iter().position(|l| *l == c.label);

@@ -113,13 +113,17 @@ impl Session {
             return Err(StateError::OtherModel { found, expected: model.fingerprint().to_string() });
         }
         let steps = fields.u64()?;
+        if steps > u64::MAX / 2 {
+            return Err(damaged("its number of steps is impossible"));
+        }
         let open = match fields.array()? {
             [0u8] => None,
-            _ => {
+            [1u8] => {
                 let (start, end, len) = (fields.u64()?, fields.u64()?, fields.u32()?);
                 let label = std::str::from_utf8(fields.take(len as usize)?).map_err(|_| damaged("its open span"))?;
                 Some(Span { start, end, label: label.to_string() })
             }
+            _ => return Err(damaged("its open span is neither there nor absent")),
         };
         let (reader, used) = ReaderState::decode(fields.0).map_err(StateError::Damaged)?;
         fields.take(used)?;
