@@ -13,6 +13,7 @@ use faults::{Load, Shape, judge};
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Small batches, so that commits fail too and not requests alone; the file is to grow fast.
 const SETTINGS: [&str; 4] = ["--set", "pipeline.batch_records=64", "--set", "http.wait_timeout=2s"];
@@ -98,6 +99,21 @@ fn failed_requests(daemon: &Daemon) -> f64 {
     daemon.metric("strand_ingest_requests_total{outcome=\"failed\"}")
 }
 
+/// As long as there is still room in the file, records are taken meanwhile.
+fn wait_for_failures(daemon: &Daemon, load: &Load, count: f64, unready: &mut u64) {
+    let (mut before, mut since) = ((0.0, 0), Instant::now());
+    while failed_requests(daemon) < count {
+        let ready = daemon.get("/readyz");
+        *unready += u64::from(ready.status == 503 && ready.body.contains("commit"));
+        let now = (failed_requests(daemon), load.acknowledged());
+        if now != before {
+            (before, since) = (now, Instant::now());
+        }
+        assert!(since.elapsed() < Duration::from_secs(30), "neither taken nor refused\n{}", daemon.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn wait_for_more(load: &Load, records: u64) {
     let before = load.acknowledged();
     eventually("records are acknowledged", || load.acknowledged() >= before + records);
@@ -118,11 +134,7 @@ fn a_full_disk_loses_nothing_and_work_goes_on_when_there_is_space() {
         // Something else takes the space on the same disk, or the daemon itself has taken it all.
         let before = failed_requests(&daemon);
         let ballast = disk.fill("ballast");
-        eventually("requests fail", || {
-            let ready = daemon.get("/readyz");
-            unready += u64::from(ready.status == 503 && ready.body.contains("commit"));
-            failed_requests(&daemon) >= before + 20.0
-        });
+        wait_for_failures(&daemon, &load, before + 10.0, &mut unready);
         // What is there is served if the store can be opened again without space; else the client is told to come later.
         let answer = daemon.get("/v1/labels?limit=10");
         match answer.status {
@@ -132,7 +144,7 @@ fn a_full_disk_loses_nothing_and_work_goes_on_when_there_is_space() {
         match run % 3 {
             0 => std::fs::remove_file(&ballast).unwrap(),
             1 => {
-                megabytes *= 2;
+                megabytes += 16;
                 disk.remount(&format!("size={megabytes}m"));
             }
             _ => {

@@ -152,7 +152,7 @@ impl Daemon {
     }
 
     pub fn get(&self, path: &str) -> Answer {
-        self.try_get(path).unwrap()
+        self.try_get(path).unwrap_or_else(|e| panic!("GET {path}: {e}\n{}", self.log()))
     }
 
     pub fn try_get(&self, path: &str) -> Result<Answer, ureq::Error> {
@@ -174,7 +174,7 @@ impl Daemon {
     }
 
     pub fn post(&self, path: &str, body: impl AsRef<[u8]>) -> Answer {
-        self.try_post(path, body).unwrap()
+        self.try_post(path, body).unwrap_or_else(|e| panic!("POST {path}: {e}\n{}", self.log()))
     }
 
     pub fn try_post(&self, path: &str, body: impl AsRef<[u8]>) -> Result<Answer, ureq::Error> {
