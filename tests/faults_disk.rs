@@ -121,7 +121,7 @@ fn wait_for_more(load: &Load, records: u64) {
 
 #[test]
 fn a_full_disk_loses_nothing_and_work_goes_on_when_there_is_space() {
-    let runs = fault_report::size("STRAND_FULL_DISKS", 5);
+    let runs = fault_report::size("STRAND_FULL_DISKS", 3);
     let place = Place::new();
     let mut megabytes = 16;
     let disk = Disk::new(&place, megabytes);
@@ -185,7 +185,7 @@ fn a_full_disk_loses_nothing_and_work_goes_on_when_there_is_space() {
 
 #[test]
 fn on_a_read_only_disk_it_does_not_start_and_says_why() {
-    let runs = fault_report::size("STRAND_READ_ONLY_DISKS", 5);
+    let runs = fault_report::size("STRAND_READ_ONLY_DISKS", 3);
     let place = Place::new();
     let disk = Disk::new(&place, 64);
     let load = Load::start(Shape::default());
