@@ -137,8 +137,12 @@ impl KafkaSink {
             self.assignment.go_on_writing()?;
             self.send(kept(batch), None, append)?
         };
-        let stored = self.store.store(&batch.states, &marks, self.transactional);
-        if stored { Ok(()) } else { Err(failed("the copy is being read back")) }
+        if self.store.store(&batch.states, &marks, self.transactional) {
+            return Ok(());
+        }
+        // It is written all the same: what counts is what the changelog and the group say.
+        partitions.iter().for_each(|partition| self.store.leave(*partition));
+        Err(failed("the copy is being read back"))
     }
 
     fn transact(&mut self, partitions: &BTreeSet<i32>, batch: &Transaction) -> Result<Marks, TransportError> {
