@@ -228,7 +228,9 @@ fn a_record_is_a_dead_letter_for_its_size_only_if_it_is_refused_alone() {
     let (broker, _place, daemon) = cannot_write(&[Errors::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]);
     eventually("ready", || daemon.get("/readyz").status == 200);
     broker.settle("strand", "strand-input", Duration::from_secs(20));
-    assert_eq!(words(&outputs(&broker.read("strand-labels"), "s")), ["Ada", "Lovelace"]);
+    // Without transactions, one that was sent beside the refused one may be there before, and comes again.
+    let said = words(&outputs(&broker.read("strand-labels"), "s"));
+    assert!(said.ends_with(&["Ada".to_string(), "Lovelace".to_string()]) && said.len() <= 3, "{said:?}");
     assert_eq!(broker.read("strand-dead-letters"), []);
 }
 
