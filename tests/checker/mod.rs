@@ -340,7 +340,10 @@ impl Verdict {
                 continue;
             };
             match first.iter().find(|before| before.source == one.source) {
-                Some(before) if before == one => repeated += 1,
+                Some(before) if before == one => {
+                    repeated += 1;
+                    self.blame(|| format!("repeated: {one:?}"));
+                }
                 // A stream that the daemon ended, or not, goes on in another way.
                 Some(_) if ends == Ends::Untold => repeated += 1,
                 Some(before) => {

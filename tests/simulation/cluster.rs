@@ -121,8 +121,11 @@ pub enum News {
 }
 
 impl Cluster {
-    pub fn append(&mut self, topic: Topic, partition: i32, message: Message) {
-        self.logs.entry((topic, partition)).or_default().push(None, Some(message));
+    /// Returns the message's offset.
+    pub fn append(&mut self, topic: Topic, partition: i32, message: Message) -> i64 {
+        let log = self.logs.entry((topic, partition)).or_default();
+        log.push(None, Some(message));
+        log.end - 1
     }
 
     pub fn new_id(&mut self) -> usize {
@@ -181,10 +184,11 @@ impl Cluster {
         (topic, partition): (Topic, i32),
         message: Message,
         news: &mut Vec<News>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<i64, Refusal> {
         self.ongoing(id, epoch, news)?.touched.insert((topic, partition));
-        self.logs.entry((topic, partition)).or_default().push(Some(id), Some(message));
-        Ok(())
+        let log = self.logs.entry((topic, partition)).or_default();
+        log.push(Some(id), Some(message));
+        Ok(log.end - 1)
     }
 
     /// The group's offsets are added to the transaction. Whether the group agrees was asked before.

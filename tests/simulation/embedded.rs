@@ -77,7 +77,9 @@ impl Sink for Atomic {
                 return Err(failed("commit"));
             }
             for ((topic, partition), messages) in published(&transaction) {
-                messages.into_iter().for_each(|message| world.cluster.append(topic, partition, message));
+                for message in messages {
+                    world.cluster.append(topic, partition, message);
+                }
             }
             for change in &transaction.states {
                 world.durable.put(0, change.stream.as_bytes(), change.state.encode());

@@ -61,5 +61,5 @@ pub fn live(sim: &Arc<Sim>, instance: usize) {
         return world.fail(format!("the pipeline gave up: {error}"));
     }
     world.note(Some(instance), &format_args!("ended in order"));
-    world.stopped(instance);
+    world.ended(instance);
 }

@@ -16,14 +16,17 @@ pub fn go_on(world: &mut World, instance: usize, partition: i32, epoch: u64, rea
         if failed || world.cluster.is_unstable(partition) {
             return world.within(300_000, again(None));
         }
-        world.note(Some(instance), &format_args!("reads the changelog of {partition} to {end}"));
-        world.instances[instance].store.clear(partition);
+        // Gone on with from where the copy ends.
+        let mark = world.instances[instance].store.mark(partition);
+        world.note(Some(instance), &format_args!("reads the changelog of {partition} from {mark} to {end}"));
+        if mark == 0 {
+            world.instances[instance].store.clear(partition);
+        }
         let committed = world.cluster.offsets.get(&partition).copied();
         world.instances[instance].committed.insert(partition, committed);
-        return world.within(5_000, again(Some((0, end))));
+        return world.within(5_000, again(Some((mark, end))));
     };
     if failed {
-        // From a clean table.
         return world.within(300_000, again(None));
     }
     let most = world.dice.random_range(1..50);
@@ -36,6 +39,7 @@ pub fn go_on(world: &mut World, instance: usize, partition: i32, epoch: u64, rea
         }
         let key = message.key.as_deref().unwrap_or_default();
         world.instances[instance].store.put(partition, key, message.value.clone());
+        world.instances[instance].store.restored_to(partition, offset + 1);
     }
     if reached >= high {
         world.note(Some(instance), &format_args!("{partition} is restored"));

@@ -24,6 +24,9 @@ pub struct KafkaSink {
     epoch: Option<u32>,
 }
 
+/// Up to where the changelog's partitions are known after a batch.
+type Marks = BTreeMap<i32, i64>;
+
 fn failed(what: &str) -> TransportError {
     TransportError::Transient(format!("{what}: fault"))
 }
@@ -81,8 +84,9 @@ impl KafkaSink {
         &self,
         mut queues: Queues,
         producer: Option<(usize, u32)>,
-        write: impl Fn(&mut World, (Topic, i32), Message) -> Result<(), TransportError>,
-    ) -> Result<(), TransportError> {
+        write: impl Fn(&mut World, (Topic, i32), Message) -> Result<i64, TransportError>,
+    ) -> Result<Marks, TransportError> {
+        let mut marks = Marks::new();
         while !queues.is_empty() {
             let (place, chunk) = {
                 let mut guard = self.sim.world();
@@ -105,7 +109,10 @@ impl KafkaSink {
             }
             world.note(Some(self.instance), &format_args!("writes {} to {:?}/{}", chunk.len(), place.0, place.1));
             for message in chunk {
-                write(&mut world, place, message)?;
+                let offset = write(&mut world, place, message)?;
+                if place.0 == Topic::Changelog {
+                    marks.insert(place.1, offset + 1);
+                }
             }
             if answer == Answer::Lost {
                 // The producer sends it again, and the broker knows it by its number: only time is lost. Now and then
@@ -116,28 +123,29 @@ impl KafkaSink {
             }
         }
         self.sim.step("all is acknowledged");
-        Ok(())
+        Ok(marks)
     }
 
     fn write(&mut self, partitions: &BTreeSet<i32>, batch: &Transaction) -> Result<(), TransportError> {
-        if self.transactional {
-            self.transact(partitions, batch)?;
+        let marks = if self.transactional {
+            self.transact(partitions, batch)?
         } else {
             let append = |world: &mut World, (topic, partition): (Topic, i32), message: Message| {
-                world.cluster.append(topic, partition, message);
-                Ok(())
+                Ok(world.cluster.append(topic, partition, message))
             };
             self.send(published(batch), None, append)?;
             self.assignment.go_on_writing()?;
-            self.send(kept(batch), None, append)?;
+            self.send(kept(batch), None, append)?
+        };
+        if self.store.store(&batch.states, &marks, self.transactional) {
+            return Ok(());
         }
-        for change in &batch.states {
-            self.store.put(change.stream.partition(), change.stream.as_bytes(), change.state.encode());
-        }
-        Ok(())
+        // It is written all the same: what counts is what the changelog and the group say.
+        partitions.iter().for_each(|partition| self.store.leave(*partition));
+        Err(failed("the copy is being read back"))
     }
 
-    fn transact(&mut self, partitions: &BTreeSet<i32>, batch: &Transaction) -> Result<(), TransportError> {
+    fn transact(&mut self, partitions: &BTreeSet<i32>, batch: &Transaction) -> Result<Marks, TransportError> {
         let id = self.sim.world().instances[self.instance].id;
         let epoch = match self.epoch {
             Some(epoch) => epoch,
@@ -151,7 +159,7 @@ impl KafkaSink {
             }
         };
         let result = self.fill(partitions, batch, (id, epoch));
-        let Err(error) = result else { return Ok(()) };
+        let Err(error) = result else { return result };
         self.sim.world().note(Some(self.instance), &format_args!("aborts: {error}"));
         // If aborting fails too the producer is given up; its successor's first call aborts what it left open.
         if self.epoch.is_some()
@@ -167,7 +175,7 @@ impl KafkaSink {
         partitions: &BTreeSet<i32>,
         batch: &Transaction,
         producer: (usize, u32),
-    ) -> Result<(), TransportError> {
+    ) -> Result<Marks, TransportError> {
         let mut queues = published(batch);
         queues.extend(kept(batch));
         // The first request of a transaction waits until the one before is over.
@@ -180,7 +188,7 @@ impl KafkaSink {
             world.heed(news);
             result.map_err(|refusal| TransportError::Transient(format!("sending: {refusal:?}")))
         });
-        sent?;
+        let marks = sent?;
         let mut next: BTreeMap<i32, i64> = self.assignment.labelled().into_iter().collect();
         next.retain(|partition, _| partitions.contains(partition));
         next.extend(batch.positions.iter().map(|position| (position.partition, position.next_offset)));
@@ -191,17 +199,21 @@ impl KafkaSink {
         };
         self.sim.step("knows its generation");
         self.assignment.go_on_writing()?;
-        if !next.is_empty() {
-            self.until_answered("sends offsets", |world, news| {
-                let known = member.is_some_and(|member| world.group.members.contains_key(&member));
-                if !known || generation != world.group.generation {
-                    return Err(Refusal::Generation);
-                }
-                world.cluster.send_offsets(producer, &next, news)
-            })?;
-        }
+        let sent = self.until_answered("sends offsets", |world, news| {
+            let known = member.is_some_and(|member| world.group.members.contains_key(&member));
+            if !known || generation != world.group.generation {
+                return Err(Refusal::Generation);
+            }
+            world.cluster.send_offsets(producer, &next, news)
+        });
         // A call that times out leaves the outcome open: it is made again until there is one, and nothing else is done.
-        self.until_answered("commits", |world, news| world.cluster.end(producer, true, news))
+        let commit = |world: &mut World, news: &mut Vec<News>| world.cluster.end(producer, true, news);
+        if let Err(error) = sent.and_then(|()| self.until_answered("commits", commit)) {
+            // Whether it is committed is not certain: what counts is what the changelog and the group say.
+            partitions.iter().for_each(|partition| self.store.leave(*partition));
+            return Err(error);
+        }
+        Ok(marks)
     }
 
     /// Makes a call again as long as this may help.
@@ -218,7 +230,8 @@ impl KafkaSink {
             let answer = world.answer();
             let mut result = if answer == Answer::Failed { Err(Refusal::Busy) } else { call(&mut world, &mut news) };
             if answer == Answer::Lost {
-                result = Err(Refusal::Busy);
+                // Now and then the client gives the producer up for it, and nobody knows what became of the call.
+                result = Err(if world.dice.random_bool(0.1) { Refusal::Fenced } else { Refusal::Busy });
             }
             world.note(Some(self.instance), &format_args!("{what}: {result:?} ({answer:?})"));
             world.heed(news);
@@ -297,5 +310,6 @@ pub fn commit_offsets(sim: &Arc<Sim>, instance: usize, assignment: &Assignment) 
         return Err(failed("offsets"));
     }
     assignment.committed(&positions);
+    world.instances[instance].store.confirm(positions.iter().map(|(partition, _)| *partition));
     Ok(())
 }

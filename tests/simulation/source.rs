@@ -50,17 +50,20 @@ impl KafkaSource {
         match callback {
             Callback::Assign(partitions) => {
                 let epochs = self.assignment.assign(&partitions);
-                let mut world = self.sim.world();
-                world.note(Some(self.instance), &format_args!("is given {partitions:?}"));
-                let incarnation = world.instances[self.instance].incarnation;
-                for (partition, epoch) in epochs {
-                    world.instances[self.instance].restoring.insert(partition, epoch);
-                    let instance = self.instance;
-                    world.within(5_000, Event::Restore { instance, incarnation, partition, epoch, read: None });
-                }
+                self.sim.world().note(Some(self.instance), &format_args!("is given {partitions:?}"));
+                self.restore(epochs);
             }
             Callback::Revoke(partitions) => self.give_up(&partitions, false),
             Callback::Lost(partitions) => self.give_up(&partitions, true),
+        }
+    }
+
+    fn restore(&self, epochs: Vec<(i32, u64)>) {
+        let mut world = self.sim.world();
+        let (instance, incarnation) = (self.instance, world.instances[self.instance].incarnation);
+        for (partition, epoch) in epochs {
+            world.instances[instance].restoring.insert(partition, epoch);
+            world.within(5_000, Event::Restore { instance, incarnation, partition, epoch, read: None });
         }
     }
 
@@ -89,7 +92,6 @@ impl KafkaSource {
         let instance = &mut world.instances[self.instance];
         for partition in partitions {
             instance.restoring.remove(partition);
-            store.clear(*partition);
         }
         world.group.given_up(&mut instance.client, partitions);
         world.settle_group();
@@ -188,6 +190,12 @@ impl Source for KafkaSource {
     fn rewind(&mut self) -> Result<(), TransportError> {
         self.kept.clear();
         self.sim.step("goes back");
+        // Where it is not certain what is committed, the brokers are asked.
+        let serving = self.sim.world().instances[self.instance].store.serving();
+        let doubtful: Vec<i32> = self.assignment.served().into_iter().filter(|p| !serving.contains(p)).collect();
+        if !doubtful.is_empty() {
+            self.restore(self.assignment.restore_again(&doubtful));
+        }
         let positions = self.assignment.labelled();
         let mut world = self.sim.world();
         world.counts.rewinds += 1;

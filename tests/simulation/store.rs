@@ -4,20 +4,25 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use strand::state::{IdlePage, StateReadError, States, StreamId, StreamState};
+use strand::state::{IdlePage, StateChange, StateReadError, States, StreamId, StreamState};
 
 use crate::scheduler::Sim;
 
 /// States of a partition by key, as bytes.
 pub type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Table {
     states: Rows,
-    /// Complete: its streams may be ended for their silence.
+    /// Whole, and in charge: it is read, and its streams may be ended for their silence.
     serving: bool,
+    /// Up to which offset of the changelog it is whole.
+    mark: i64,
+    /// The same, if the group agrees that nobody else was in charge meanwhile.
+    reached: Option<i64>,
 }
 
+/// An instance's copy of the states of its partitions.
 #[derive(Default)]
 pub struct Store {
     tables: Mutex<BTreeMap<i32, Table>>,
@@ -28,9 +33,58 @@ impl Store {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What of it outlives a crash, if it is saved now.
+    pub fn saved(&self) -> Store {
+        let tables = self.lock().clone().into_iter();
+        let left = tables.map(|(partition, table)| (partition, Table { serving: false, reached: None, ..table }));
+        Store { tables: Mutex::new(left.collect()) }
+    }
+
     /// Takes up a state, unless what is there has seen more.
     pub fn put(&self, partition: i32, key: &[u8], state: Vec<u8>) {
         put(&mut self.lock().entry(partition).or_default().states, key, state);
+    }
+
+    /// The changelog was read up to here.
+    pub fn restored_to(&self, partition: i32, mark: i64) {
+        self.lock().entry(partition).or_default().mark = mark;
+    }
+
+    /// Up to where a partition is whole.
+    pub fn mark(&self, partition: i32) -> i64 {
+        self.lock().get(&partition).map_or(0, |table| table.mark)
+    }
+
+    /// Takes up what a batch changed and what lies in the changelog up to `marks`. `sure`: nobody else can have written
+    /// before it. False: a partition is not served.
+    pub fn store(&self, changes: &[StateChange], marks: &BTreeMap<i32, i64>, sure: bool) -> bool {
+        let mut tables = self.lock();
+        let serving = |change: &StateChange| tables.get(&change.stream.partition()).is_some_and(|table| table.serving);
+        if !changes.iter().all(serving) {
+            return false;
+        }
+        for change in changes {
+            let table = tables.entry(change.stream.partition()).or_default();
+            put(&mut table.states, change.stream.as_bytes(), change.state.encode());
+        }
+        for (partition, mark) in marks {
+            let table = tables.entry(*partition).or_default();
+            table.reached = Some(*mark);
+            if sure {
+                table.mark = *mark;
+            }
+        }
+        true
+    }
+
+    /// The group has taken offsets of these partitions.
+    pub fn confirm(&self, partitions: impl Iterator<Item = i32>) {
+        let mut tables = self.lock();
+        for partition in partitions {
+            if let Some(table) = tables.get_mut(&partition) {
+                table.mark = table.reached.take().unwrap_or(table.mark);
+            }
+        }
     }
 
     pub fn clear(&self, partition: i32) {
@@ -43,8 +97,12 @@ impl Store {
 
     pub fn leave(&self, partition: i32) {
         if let Some(table) = self.lock().get_mut(&partition) {
-            table.serving = false;
+            (table.serving, table.reached) = (false, None);
         }
+    }
+
+    pub fn serving(&self) -> Vec<i32> {
+        self.lock().iter().filter(|(_, table)| table.serving).map(|(partition, _)| *partition).collect()
     }
 
     pub fn rows(&self, partition: i32) -> Rows {
@@ -90,6 +148,10 @@ impl States for FaultyStates {
             return Err(StateReadError("fault".to_string()));
         }
         let tables = self.store.lock();
+        let serving = |key: &StreamId| tables.get(&key.partition()).is_some_and(|table| table.serving);
+        if !keys.iter().all(serving) {
+            return Err(StateReadError("it is being read back".to_string()));
+        }
         let state = |key: &StreamId| tables.get(&key.partition()).and_then(|table| table.states.get(key.as_bytes()));
         Ok(keys.iter().map(|key| state(key).map(|bytes| StreamState::decode(bytes).unwrap())).collect())
     }

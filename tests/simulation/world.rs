@@ -50,6 +50,11 @@ pub enum Event {
     },
     /// A request of one who crashed arrives after all.
     Late(Request),
+    /// An instance saves its copy of the states.
+    Save {
+        instance: usize,
+        incarnation: u64,
+    },
     Calm,
     Look,
 }
@@ -74,6 +79,8 @@ pub struct Instance {
     pub client: Client,
     pub assignment: Arc<Assignment>,
     pub store: Arc<Store>,
+    /// What of the store is on disk.
+    saved: Store,
     /// Partitions whose changelog is read, with the number of their assignment.
     pub restoring: BTreeMap<i32, u64>,
     /// What the group had committed when their states began to be read.
@@ -184,6 +191,7 @@ impl World {
             client: Client::default(),
             assignment: Arc::new(Assignment::new(sim_events.clone())),
             store: Arc::default(),
+            saved: Store::default(),
             restoring: BTreeMap::new(),
             committed: BTreeMap::new(),
             id: cluster.new_id(),
@@ -356,6 +364,12 @@ impl World {
         self.stopped(instance);
     }
 
+    /// The instance has ended in order, and what it knows is on disk.
+    pub fn ended(&mut self, instance: usize) {
+        self.instances[instance].saved = self.instances[instance].store.saved();
+        self.stopped(instance);
+    }
+
     /// The instance is no more; another begins in its place.
     pub fn stopped(&mut self, instance: usize) {
         self.instances[instance].alive = false;
@@ -460,11 +474,23 @@ impl World {
             }
             Event::Late(Request { producer, place, message }) => {
                 self.note(None, &format_args!("late: {place:?} {}", message.source));
-                let Some(producer) = producer else { return self.cluster.append(place.0, place.1, message) };
+                let Some(producer) = producer else {
+                    self.cluster.append(place.0, place.1, message);
+                    return;
+                };
                 let mut news = Vec::new();
                 // Refused, if another has the id by now.
                 let _ = self.cluster.produce(producer, place, message, &mut news);
                 self.heed(news);
+            }
+            Event::Save { instance, incarnation } => {
+                let k = &mut self.instances[instance];
+                if k.alive && k.incarnation == incarnation {
+                    if k.frozen_until_us <= self.now_us {
+                        k.saved = k.store.saved();
+                    }
+                    self.within(2 * self.plan.session_us, Event::Save { instance, incarnation });
+                }
             }
             Event::Calm => {
                 self.note(None, &format_args!("no more faults"));
@@ -516,8 +542,12 @@ impl World {
         if self.fibers.iter().any(|fiber| fiber.instance == instance && !fiber.done) {
             return self.at(self.now_us + 1_000, Event::Start(instance));
         }
-        // Now and then the local directory is lost, and the transactional id with it.
-        let id = if self.dice.random_bool(0.2) { self.cluster.new_id() } else { self.instances[instance].id };
+        // Now and then the local directory is lost: the transactional id, and the copy of the states.
+        let (id, saved) = if self.dice.random_bool(0.2) {
+            (self.cluster.new_id(), Store::default())
+        } else {
+            (self.instances[instance].id, self.instances[instance].saved.saved())
+        };
         let k = &mut self.instances[instance];
         k.incarnation += 1;
         let incarnation = k.incarnation;
@@ -531,7 +561,8 @@ impl World {
             shutdown: Shutdown::new(),
             client: Client::default(),
             assignment: Arc::new(Assignment::new(sim.events.clone())),
-            store: Arc::default(),
+            store: Arc::new(saved.saved()),
+            saved,
             restoring: BTreeMap::new(),
             committed: BTreeMap::new(),
             id,
@@ -540,6 +571,7 @@ impl World {
         self.note(Some(instance), &format_args!("starts"));
         if self.plan.transport != Transport::Embedded {
             self.within(50_000, Event::Heartbeat { instance, incarnation });
+            self.within(self.plan.session_us, Event::Save { instance, incarnation });
         }
         let own = sim.clone();
         let coordinator = sim.spawn(self, instance, "coordinator", move || instance::live(&own, instance));

@@ -184,17 +184,18 @@ pub fn note(txn: &WriteTransaction, figures: &BTreeMap<i32, Figures>) -> Result<
     Ok(())
 }
 
-/// Saves all that was written. Who is in charge of a partition knows all of it, as of now.
-pub fn save(database: &Database, served: &[i32], now_ms: u64) -> Result<(), redb::Error> {
+/// Saves all that was written. Who is in charge of a partition knows all of it, as of now, up to its mark.
+pub fn save(database: &Database, served: &[(i32, Option<Mark>)], now_ms: u64) -> Result<(), redb::Error> {
     let mut txn = database.begin_write()?;
     // Otherwise the whole file is walked after a crash.
     txn.set_quick_repair(true);
     {
         let mut table = txn.open_table(MARKS)?;
-        for partition in served {
+        for (partition, mark) in served {
+            // What was confirmed since the last batch was written down.
             let row = table.get(partition)?.map(|row| row.value());
-            if let Some((next, last, checksum, _, rows)) = row {
-                table.insert(partition, (next, last, checksum, now_ms, rows))?;
+            if let (Some((.., rows)), Some(mark)) = (row, mark) {
+                table.insert(partition, (mark.next, mark.last, mark.checksum, now_ms, rows))?;
             }
         }
     }
@@ -255,7 +256,7 @@ mod tests {
                 let value = state(n);
                 let mark = Mark::new(n, key.as_bytes(), Some(&value));
                 let change = Change { partition, key: key.as_bytes(), value: Some(Cow::Borrowed(&value)) };
-                store.store(&[change], &[(partition, mark)].into()).unwrap();
+                store.store(&[change], &[(partition, mark)].into(), true).unwrap();
             }
         }
     }
@@ -319,11 +320,38 @@ mod tests {
         first.serve(0);
         let value = state(3);
         let change = Change { partition: 0, key: b"saved", value: Some(Cow::Borrowed(&value)) };
-        first.store(&[change], &[(0, Mark::new(3, b"saved", Some(&value)))].into()).unwrap();
+        first.store(&[change], &[(0, Mark::new(3, b"saved", Some(&value)))].into(), true).unwrap();
         first.save().unwrap();
         crashed(&first, dir.path(), to.path());
         let (second, _) = store(to.path(), "m", "c");
         assert_eq!(rows(&second), [(1, Some(4)), (0, None)]);
+    }
+
+    #[test]
+    fn what_may_lie_behind_the_records_of_others_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, _) = store(dir.path(), "m", "c");
+        let value = state(3);
+        let write = |last| {
+            let change = Change { partition: 0, key: b"key", value: Some(Cow::Borrowed(&value)) };
+            first.store(&[change], &[(0, Mark::new(last, b"key", Some(&value)))].into(), false).unwrap();
+        };
+        first.serve(0);
+        write(6);
+        assert_eq!(first.held(0).mark, None);
+        first.confirm([0].into_iter());
+        write(9);
+        first.confirm([0].into_iter());
+        // After a pause, in which others were in charge and have written 10 to 19.
+        write(20);
+        first.save().unwrap();
+        first.leave(0);
+        first.serve(0);
+        first.confirm([0].into_iter());
+        assert_eq!(first.held(0).mark.map(|mark| mark.next), Some(10));
+        drop(first);
+        let (second, _) = store(dir.path(), "m", "c");
+        assert_eq!(rows(&second)[0], (1, Some(10)));
     }
 
     #[test]

@@ -84,10 +84,11 @@ impl KafkaSink {
         self.producer = Some(producer);
         result?;
         // Only now: a state in the store is taken as proof that its labels are published.
-        shared
-            .store
-            .store(&changes, &marks)
-            .map_err(|e| TransportError::Transient(format!("the local copy of the states cannot be written: {e}")))?;
+        shared.store.store(&changes, &marks, self.shared.transactional_id.is_some()).map_err(|e| {
+            // It is written all the same: what counts is what the changelog and the group say.
+            partitions.iter().for_each(|partition| shared.store.leave(*partition));
+            TransportError::Transient(format!("the local copy of the states cannot be written: {e}"))
+        })?;
         shared.events.expired("streams", forgotten.len() as u64);
         Ok(())
     }
@@ -379,6 +380,7 @@ pub fn commit_offsets<C: rdkafka::consumer::ConsumerContext>(
     match committed {
         Ok(()) => {
             shared.assignment.committed(&positions);
+            shared.store.confirm(positions.iter().map(|(partition, _)| *partition));
             None
         }
         Err(error) => match error.rdkafka_error_code() {

@@ -49,6 +49,8 @@ pub struct Figures {
     pub seen: i64,
     /// Up to where the changelog is in it. Absent: not known to be complete.
     pub mark: Option<Mark>,
+    /// The same, once the group agrees that nobody else has written before it ([`Store::confirm`]).
+    reached: Option<Mark>,
     /// Whole, and the partition is in charge: only then do engine threads read it and commits change it.
     serving: bool,
 }
@@ -92,7 +94,17 @@ pub fn table(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
 
 impl Default for Figures {
     fn default() -> Self {
-        Figures { rows: 0, live: 0, draining: 0, foreign: 0, bytes: 0, seen: -1, mark: None, serving: false }
+        Figures {
+            rows: 0,
+            live: 0,
+            draining: 0,
+            foreign: 0,
+            bytes: 0,
+            seen: -1,
+            mark: None,
+            reached: None,
+            serving: false,
+        }
     }
 }
 
@@ -205,7 +217,8 @@ impl Store {
 
     /// Makes all that was written last: a later start goes on from here.
     pub fn save(&self) -> Result<(), redb::Error> {
-        let served = self.serving();
+        let served: Vec<(i32, Option<Mark>)> =
+            self.figures().iter().filter(|(_, f)| f.serving).map(|(partition, f)| (*partition, f.mark)).collect();
         self.with(|database| checkpoint::save(database, &served, unix_ms()))
     }
 
@@ -219,7 +232,7 @@ impl Store {
         }
         // A state that has seen less than the one before it was written late, by an instance that was not in charge any
         // more: put() leaves it out.
-        self.put(&changes, &mark.map(|mark| (partition, mark)).into_iter().collect())
+        self.put(&changes, &mark.map(|mark| (partition, mark)).into_iter().collect(), true)
             .map_err(|e| RestoreError::Store(format!("{}: {e}", self.path.display())))
     }
 
@@ -269,17 +282,29 @@ impl Store {
     }
 
     /// Stores what a batch changed, once the changelog has it, up to `marks`. Partitions that are not served are refused:
-    /// what is missing of them must be read back first.
-    pub fn store(&self, changes: &[Change<'_>], marks: &BTreeMap<i32, Mark>) -> Result<(), redb::Error> {
+    /// what is missing of them must be read back first. `sure`: nobody else can have written before the marks; otherwise
+    /// they count once they are [confirmed](Store::confirm).
+    pub fn store(&self, changes: &[Change<'_>], marks: &BTreeMap<i32, Mark>, sure: bool) -> Result<(), redb::Error> {
         let figures = self.figures();
         if changes.iter().any(|change| !figures.get(&change.partition).is_some_and(|figures| figures.serving)) {
             return Err(redb::Error::Corrupted("it is being read back".to_string()));
         }
         drop(figures);
-        self.put(changes, marks)
+        self.put(changes, marks, sure)
     }
 
-    fn put(&self, changes: &[Change<'_>], marks: &BTreeMap<i32, Mark>) -> Result<(), redb::Error> {
+    /// The group has taken offsets of these partitions from this instance: it was in charge all the time, and what it wrote
+    /// to the changelog lies behind nothing that it does not know.
+    pub fn confirm(&self, partitions: impl Iterator<Item = i32>) {
+        let mut figures = self.figures();
+        for partition in partitions {
+            if let Some(figures) = figures.get_mut(&partition) {
+                figures.mark = figures.reached.take().or(figures.mark);
+            }
+        }
+    }
+
+    fn put(&self, changes: &[Change<'_>], marks: &BTreeMap<i32, Mark>, sure: bool) -> Result<(), redb::Error> {
         let mut of: BTreeMap<i32, Vec<&Change<'_>>> = marks.keys().map(|partition| (*partition, Vec::new())).collect();
         for change in changes {
             of.entry(change.partition).or_default().push(change);
@@ -310,8 +335,10 @@ impl Store {
                     }
                     figures.add(value, &entry, self.models());
                 }
-                if let Some(mark) = marks.get(&partition) {
-                    figures.mark = Some(*mark);
+                match marks.get(&partition) {
+                    Some(mark) if sure => (figures.mark, figures.reached) = (Some(*mark), None),
+                    Some(mark) => figures.reached = Some(*mark),
+                    None => {}
                 }
                 after.insert(partition, figures);
             }
@@ -344,7 +371,7 @@ impl Store {
     /// Another instance is in charge: its streams are no longer ours to end. What is held of it stays.
     pub fn leave(&self, partition: i32) {
         if let Some(figures) = self.figures().get_mut(&partition) {
-            figures.serving = false;
+            (figures.serving, figures.reached) = (false, None);
         }
         self.tell();
     }
