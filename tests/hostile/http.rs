@@ -14,8 +14,9 @@ use strand::config::{Bytes, Config, OnModelChange};
 use strand::events::Events;
 use strand::health::Health;
 use strand::http::{App, serve};
-use strand::pipeline::{Parts, Pipeline};
+use strand::pipeline::{Parts, Pipeline, System};
 use strand::shutdown::Shutdown;
+use strand::state::ModelPolicy;
 use strand::transport::embedded::Embedded;
 
 const METHODS: [&str; 8] = ["GET", "POST", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "G\u{1}T"];
@@ -61,13 +62,12 @@ impl Daemon {
         config.http.max_request_bytes = Bytes(16 << 10);
         config.http.max_followers = 100_000;
         config.embedded.data_dir = dir.path().to_path_buf();
-        config.embedded.labels_max_bytes = Bytes::mib(8);
-        config.embedded.dead_letters_max_bytes = Bytes::mib(8);
         let model = formats::with_models(|models| models[0].clone());
         let events = Events::new(&model.spec().labels).unwrap();
         let (shutdown, health) = (Shutdown::new(), Health::new(events.clone(), &["pipeline"]));
-        let (embedded, _writer) =
-            Embedded::open(&config.embedded, model.fingerprint(), OnModelChange::Refuse, &events).unwrap();
+        let fingerprint = model.fingerprint().to_string();
+        let policy = ModelPolicy { fingerprint, previous: None, on_model_change: OnModelChange::Refuse };
+        let (embedded, _writer) = Embedded::open(&config.embedded, &policy, &events).unwrap();
         let app = App::new(&config, &model, Some(embedded.clone()), events.clone(), health.clone(), shutdown.clone());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -78,12 +78,14 @@ impl Daemon {
         let format = config.input.resolve(model.encoder().spec()).unwrap();
         let parts = Parts {
             model,
+            previous: None,
             states: transport.states.clone(),
             events,
             input: &config.input,
             format,
             pipeline: &config.pipeline,
             state: &config.state,
+            runtime: Arc::new(System),
         };
         let pipeline = Pipeline::start(transport, &parts, health, shutdown).unwrap();
         std::thread::spawn(move || pipeline.run().unwrap());

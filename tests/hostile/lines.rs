@@ -10,12 +10,12 @@ use strand::encode::InputFormat;
 use strand::events::Events;
 use strand::health::Health;
 use strand::model::Model;
-use strand::pipeline::{Parts, Pipeline};
+use strand::pipeline::{Parts, Pipeline, System};
 use strand::shutdown::Shutdown;
-use strand::state::{MemoryStates, StateChange};
+use strand::state::MemoryStates;
 use strand::transport::line::Line;
 use strand::transport::{
-    DeadLetter, Event, Origin, OutputRecord, PollLimits, Polled, Position, RawRecord, Sink, Source, Transport,
+    DeadLetter, Event, Origin, OutputRecord, PollLimits, Polled, RawRecord, Sink, Source, Transaction, Transport,
     TransportError,
 };
 
@@ -54,30 +54,11 @@ struct Committed {
 struct Shared(Arc<Mutex<Committed>>);
 
 impl Sink for Shared {
-    fn begin(&mut self) -> Result<(), TransportError> {
-        Ok(())
-    }
-
-    fn outputs(&mut self, outputs: Vec<OutputRecord>) -> Result<(), TransportError> {
-        self.0.lock().unwrap().outputs.extend(outputs);
-        Ok(())
-    }
-
-    fn states(&mut self, states: Vec<StateChange>) -> Result<(), TransportError> {
-        self.0.lock().unwrap().states.store(states);
-        Ok(())
-    }
-
-    fn dead_letters(&mut self, letters: Vec<DeadLetter>) -> Result<(), TransportError> {
-        self.0.lock().unwrap().letters.extend(letters);
-        Ok(())
-    }
-
-    fn commit(&mut self, _positions: Vec<Position>) -> Result<(), TransportError> {
-        Ok(())
-    }
-
-    fn abort(&mut self) -> Result<(), TransportError> {
+    fn commit(&mut self, transaction: Transaction) -> Result<(), TransportError> {
+        let mut committed = self.0.lock().unwrap();
+        committed.outputs.extend(transaction.outputs);
+        committed.states.store(transaction.states);
+        committed.letters.extend(transaction.letters);
         Ok(())
     }
 }
@@ -167,12 +148,14 @@ fn run(model: &Arc<Model>, pointer: Option<&str>, records: &[RawRecord], at_once
     };
     let parts = Parts {
         model: model.clone(),
+        previous: None,
         states: transport.states.clone(),
         events: events.clone(),
         input: &config.input,
         format,
         pipeline: &config.pipeline,
         state: &config.state,
+        runtime: Arc::new(System),
     };
     let health = Health::new(events, &["pipeline"]);
     Pipeline::start(transport, &parts, health, Shutdown::new()).unwrap().run().unwrap();

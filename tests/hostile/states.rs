@@ -58,9 +58,12 @@ fn entry(body: &[u8]) {
 }
 
 fn stream(body: &[u8]) {
-    let entry = StreamState::entry_of(body);
+    let (entry, session) = (StreamState::entry_of(body), StreamState::session_of(body));
+    let verified = StreamState::verify(body);
+    assert_eq!(verified.is_ok(), StreamState::decode(body).is_ok());
     let Ok(state) = memory::within(FACTOR * body.len() + FIXED, || StreamState::decode(body)) else { return };
-    assert_eq!(entry, Some(state.entry));
+    assert_eq!((entry, session), (Some(state.entry), state.session.as_deref()));
+    assert_eq!(verified, Ok(state.entry));
     let again = state.encode();
     assert_eq!(StreamState::decode(&again), Ok(state));
     assert!(body[2] == 1 || again == body, "of this build's format, and not the same bytes");
