@@ -117,7 +117,7 @@ fn sequences(source: Source, found: &mut Vec<String>) -> Result<(), DataError> {
         let mut bases = Vec::new();
         // Every third sequence is skipped.
         let mut result = Ok(1);
-        while found.len() % 3 > 0 && matches!(result, Ok(1..)) {
+        while !found.len().is_multiple_of(3) && matches!(result, Ok(1..)) {
             let before = bases.len();
             result = reader.read(&mut bases, 1 + before % 7);
             if let Ok(count) = result {
