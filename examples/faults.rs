@@ -14,9 +14,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 /// Test files, by the beginning of their names.
-const TESTS: [&str; 10] = [
+const TESTS: [&str; 9] = [
     "daemon_kill",
-    "daemon_drain",
     "faults_",
     "soak",
     "kafka_kill",

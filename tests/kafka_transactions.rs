@@ -52,6 +52,28 @@ fn offsets_of_an_older_generation_do_not_survive_a_rebalance() {
     exactly_once("an instance labels on after its session has ended", rounds, &verdict, &format!("{refused} refused"));
 }
 
+/// Its partitions are lost and come back while its records are on their way to the broker: it is a new assignment, and
+/// what was computed by the old one is not committed by the new generation.
+#[test]
+fn what_was_begun_before_partitions_were_lost_is_not_committed_when_they_are_back() {
+    let broker = Broker::own();
+    let scene = Scene::on(&broker, &[]);
+    let daemon = scene.instance(&broker, "one");
+    let (load, rounds) = (load(&broker), rounds(3));
+    let restored = || daemon.log().matches("states restored").count();
+    for _ in 0..rounds {
+        goes_on(&daemon, 50.0);
+        let before = restored();
+        suffers(&broker, "one", ApiKey::Produce, &[Fault::Hold]);
+        broker.faulty().expire_members(GROUP, "one");
+        eventually("its partitions are back", || partitions(&daemon) == 8.0 && restored() == before + 8);
+        broker.faulty().release(ApiKey::Produce);
+    }
+    goes_on(&daemon, 50.0);
+    let verdict = scene.verdict(&broker, load, vec![daemon]);
+    exactly_once("partitions lost and given back within a transaction", rounds, &verdict, "");
+}
+
 /// What is committed is the offset after the last record: nothing is read again, nothing is left out.
 #[test]
 fn a_restart_when_all_is_done_reads_nothing_again() {

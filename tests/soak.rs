@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 /// A queue that is soon full, few resident streams, and a small cache: all bounds are reached.
 const SETTINGS: [&str; 12] = [
     "--set",
-    "embedded.queue_max_records=2000",
+    "embedded.queue_max_records=300",
     "--set",
     "embedded.cache=16MiB",
     "--set",

@@ -7,6 +7,10 @@ use strand::config::{Config, ConfigError, Listen, LogConfig, LogFormat, OnModelC
 use strand::daemon;
 use strand::shutdown::Shutdown;
 
+/// Threads that read the store for clients. All followers read after each commit: without this bound, hundreds of
+/// threads would.
+const READS_AT_ONCE: usize = 16;
+
 /// Label streams until told to stop.
 ///
 /// Without a configuration: a durable queue and labels in --data-dir, fed and read over HTTP.
@@ -79,7 +83,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         config.log.level = "warn,strand::http=info".to_string();
     }
     start_logs(&config.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("http").build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.enable_all().thread_name("http").max_blocking_threads(READS_AT_ONCE);
+    let runtime = runtime.build()?;
     let result = runtime.block_on(async {
         let shutdown = Shutdown::new();
         shutdown.request_on_signals()?;

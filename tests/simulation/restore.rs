@@ -18,6 +18,8 @@ pub fn go_on(world: &mut World, instance: usize, partition: i32, epoch: u64, rea
         }
         world.note(Some(instance), &format_args!("reads the changelog of {partition} to {end}"));
         world.instances[instance].store.clear(partition);
+        let committed = world.cluster.offsets.get(&partition).copied();
+        world.instances[instance].committed.insert(partition, committed);
         return world.within(5_000, again(Some((0, end))));
     };
     if failed {
@@ -38,7 +40,8 @@ pub fn go_on(world: &mut World, instance: usize, partition: i32, epoch: u64, rea
     if reached >= high {
         world.note(Some(instance), &format_args!("{partition} is restored"));
         world.instances[instance].restoring.remove(&partition);
-        world.instances[instance].assignment.restored(partition, epoch);
+        let committed = world.instances[instance].committed.get(&partition).copied().flatten();
+        world.instances[instance].assignment.restored(partition, epoch, committed);
         let coordinator = world.instances[instance].coordinator;
         return world.wake(coordinator);
     }

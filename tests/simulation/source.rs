@@ -30,13 +30,13 @@ impl KafkaSource {
 
     /// Sets the position of partitions whose states are there, and serves them.
     fn begin_restored(&mut self) {
-        for partition in self.assignment.to_position() {
-            self.sim.step("asks for the group's offsets");
+        for (partition, committed) in self.assignment.to_position() {
+            self.sim.step("sets a position");
             let mut world = self.sim.world();
-            if world.answer() != Answer::Done || world.cluster.is_unstable(partition) {
+            if world.answer() != Answer::Done {
                 continue;
             }
-            let next = world.cluster.offsets.get(&partition).copied().unwrap_or(0);
+            let next = committed.unwrap_or(0);
             world.note(Some(self.instance), &format_args!("serves {partition} from {next}"));
             let store = world.instances[self.instance].store.clone();
             drop(world);

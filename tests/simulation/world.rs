@@ -76,6 +76,8 @@ pub struct Instance {
     pub store: Arc<Store>,
     /// Partitions whose changelog is read, with the number of their assignment.
     pub restoring: BTreeMap<i32, u64>,
+    /// What the group had committed when their states began to be read.
+    pub committed: BTreeMap<i32, Option<i64>>,
     /// Its transactional id.
     pub id: usize,
     /// What is on its way to the brokers.
@@ -183,6 +185,7 @@ impl World {
             assignment: Arc::new(Assignment::new(sim_events.clone())),
             store: Arc::default(),
             restoring: BTreeMap::new(),
+            committed: BTreeMap::new(),
             id: cluster.new_id(),
             sending: None,
         });
@@ -530,6 +533,7 @@ impl World {
             assignment: Arc::new(Assignment::new(sim.events.clone())),
             store: Arc::default(),
             restoring: BTreeMap::new(),
+            committed: BTreeMap::new(),
             id,
             sending: None,
         };

@@ -22,6 +22,8 @@ struct Partition {
     phase: Phase,
     /// Which assignment this is: what belongs to an earlier one must not be taken for this.
     epoch: u64,
+    /// What the group had committed when its states began to be read.
+    offset: Option<i64>,
     /// First offset that is not labelled yet; from here on it is read again after an error.
     labelled: i64,
     /// First offset that the group does not know to be done.
@@ -68,7 +70,7 @@ impl Assignment {
         inner.epoch += 1;
         let epoch = inner.epoch;
         for partition in partitions {
-            let new = Partition { phase: Phase::Restoring, epoch, labelled: -1, committed: -1 };
+            let new = Partition { phase: Phase::Restoring, epoch, offset: None, labelled: -1, committed: -1 };
             inner.partitions.insert(*partition, new);
             inner.leaving.remove(partition);
         }
@@ -138,16 +140,19 @@ impl Assignment {
         self.lock().joined
     }
 
-    /// The states of a partition are there.
-    pub fn restored(&self, partition: i32, epoch: u64) {
+    /// The states of a partition are there. `offset`: what the group had committed before they were read. Whatever others
+    /// may have committed since, these states do not know of it.
+    pub fn restored(&self, partition: i32, epoch: u64, offset: Option<i64>) {
         if let Some(p) = self.lock().partitions.get_mut(&partition).filter(|p| p.epoch == epoch) {
-            p.phase = Phase::Restored;
+            (p.phase, p.offset) = (Phase::Restored, offset);
         }
     }
 
-    /// Partitions whose position is to be set.
-    pub fn to_position(&self) -> Vec<i32> {
-        self.in_phase(Phase::Restored)
+    /// Partitions whose position is to be set, each with the group's offset that belongs to its states.
+    pub fn to_position(&self) -> Vec<(i32, Option<i64>)> {
+        let inner = self.lock();
+        let restored = inner.partitions.iter().filter(|(_, p)| p.phase == Phase::Restored);
+        restored.map(|(number, p)| (*number, p.offset)).collect()
     }
 
     pub fn is_all_served(&self) -> bool {
@@ -156,11 +161,8 @@ impl Assignment {
 
     /// Partitions whose records are polled.
     pub fn served(&self) -> Vec<i32> {
-        self.in_phase(Phase::Served)
-    }
-
-    fn in_phase(&self, phase: Phase) -> Vec<i32> {
-        self.lock().partitions.iter().filter(|(_, p)| p.phase == phase).map(|(number, _)| *number).collect()
+        let inner = self.lock();
+        inner.partitions.iter().filter(|(_, p)| p.phase == Phase::Served).map(|(number, _)| *number).collect()
     }
 
     /// A partition is served from `next` on.
@@ -271,10 +273,10 @@ mod tests {
         let epoch = assignment.assign(&[3])[0].1;
         assert!(assignment.to_position().is_empty() && assignment.served().is_empty());
         // News of an earlier assignment is no news of this one.
-        assignment.restored(3, epoch - 1);
+        assignment.restored(3, epoch - 1, Some(7));
         assert!(assignment.to_position().is_empty());
-        assignment.restored(3, epoch);
-        assert_eq!(assignment.to_position(), [3]);
+        assignment.restored(3, epoch, Some(7));
+        assert_eq!(assignment.to_position(), [(3, Some(7))]);
         assignment.serve(3, 17);
         assert_eq!(assignment.labelled(), [(3, 17)]);
         assert_eq!(assignment.lags(&BTreeMap::from([(3, 20), (4, 9)])), [(3, 3)]);

@@ -13,7 +13,7 @@ use super::store::{Record, RestoreError};
 use super::words::explain;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::{Message, TopicPartitionList};
+use rdkafka::{Message, Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -76,6 +76,8 @@ struct Job {
     next: i64,
     /// Where the store's copy ends: the first record must be this one, if it is still there.
     expected: Option<Mark>,
+    /// What the group had committed before.
+    committed: Option<i64>,
     records: u64,
     chunk: Vec<Record>,
     chunk_bytes: usize,
@@ -145,6 +147,7 @@ impl Thread {
             high: 0,
             next: 0,
             expected: None,
+            committed: None,
             records: 0,
             chunk: Vec::new(),
             chunk_bytes: 0,
@@ -221,15 +224,20 @@ impl Thread {
         }
         let doing = format!("reading {topic}/{partition}");
         // Answered once a transaction is decided in which a predecessor has sent offsets of this partition: what it wrote
-        // is in the changelog then, or never will be.
+        // is in the changelog then, or never will be. Asked before the states are read, so that these know all up to there.
         let restores = self.jobs.get(&partition).is_some_and(|job| job.epoch.is_some());
+        let mut committed = None;
         if let Ok(connected) = shared.connected()
             && restores
         {
             let mut list = TopicPartitionList::new();
             list.add_partition(&shared.config.input, partition);
             let offsets = connected.consumer.committed_offsets(list, TIMEOUT);
-            offsets.map_err(|error| explain("asking for the group's offsets", &error))?;
+            let offsets = offsets.map_err(|error| explain("asking for the group's offsets", &error))?;
+            committed = offsets.elements().first().and_then(|element| match element.offset() {
+                Offset::Offset(offset) => Some(offset),
+                _ => None,
+            });
         }
         let reader = self.reader()?;
         let watermarks = reader.fetch_watermarks(topic, partition, TIMEOUT);
@@ -249,6 +257,7 @@ impl Thread {
         }
         if let Some(job) = self.jobs.get_mut(&partition) {
             (job.low, job.high, job.next, job.records, job.expected) = (low, high, low, 0, expected);
+            job.committed = committed;
             (job.waits_until, job.trouble, job.heard) = (None, None, Instant::now());
         }
         if low >= high {
@@ -412,7 +421,7 @@ impl Thread {
         let Some(job) = self.jobs.remove(&partition) else { return };
         let streams = self.shared.store.held(partition).live;
         self.shared.events.partition_restored(partition, job.records, streams, job.low, job.begun.elapsed());
-        self.shared.assignment.restored(partition, epoch);
+        self.shared.assignment.restored(partition, epoch, job.committed);
         self.tell(true);
     }
 

@@ -15,7 +15,7 @@ use rdkafka::admin::AdminClient;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Headers};
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::{Message, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
@@ -131,8 +131,8 @@ impl KafkaSource {
     /// Sets the position of partitions whose states are there, and serves them.
     fn begin_restored(&mut self, consumer: &BaseConsumer<ConsumerContext>) {
         let mut served_more = false;
-        for partition in self.shared.assignment.to_position() {
-            match self.first_offset(consumer, partition) {
+        for (partition, committed) in self.shared.assignment.to_position() {
+            match self.first_offset(consumer, partition, committed) {
                 Ok((next, end)) => {
                     if let Err(error) = self.seek(consumer, &[(partition, next)]) {
                         // The client may not have the partition ready yet.
@@ -162,16 +162,15 @@ impl KafkaSource {
         }
     }
 
-    /// Where a partition is read from, and where it ends.
-    fn first_offset(&self, consumer: &BaseConsumer<ConsumerContext>, partition: i32) -> Result<(i64, i64), String> {
+    /// Where a partition is read from, whose group has `committed`, and where it ends.
+    fn first_offset(
+        &self,
+        consumer: &BaseConsumer<ConsumerContext>,
+        partition: i32,
+        committed: Option<i64>,
+    ) -> Result<(i64, i64), String> {
         let topic = &self.shared.config.input;
         let place = format!("{topic}/{partition}");
-        let committed = consumer.committed_offsets(self.list(&[partition]), TIMEOUT);
-        let committed = committed.map_err(|error| explain("asking for the group's offsets", &error))?;
-        let committed = committed.elements().first().and_then(|element| match element.offset() {
-            Offset::Offset(offset) => Some(offset),
-            _ => None,
-        });
         let ends = consumer.fetch_watermarks(topic, partition, TIMEOUT);
         let (low, mut high) = ends.map_err(|error| explain(&format!("asking where {place} ends"), &error))?;
         let seen = self.shared.store.held(partition).seen;
