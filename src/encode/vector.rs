@@ -22,7 +22,6 @@ impl Vectors {
 
     pub fn push(&self, state: &mut ReaderState, bytes: &[u8], rows: &mut Rows) -> Result<(), InputError> {
         let numbers = if is_json(bytes) { self.json(bytes)? } else { self.binary(bytes)? };
-        // Not of a NaN either.
         if let Some(index) = numbers.iter().position(|number| number.is_nan() || number.abs() > MOST) {
             return Err(InputError::NotFinite { index });
         }

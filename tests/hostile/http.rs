@@ -62,8 +62,6 @@ impl Daemon {
         config.http.max_request_bytes = Bytes(16 << 10);
         config.http.max_followers = 100_000;
         config.embedded.data_dir = dir.path().to_path_buf();
-        config.embedded.labels_max_bytes = Bytes::mib(8);
-        config.embedded.dead_letters_max_bytes = Bytes::mib(8);
         let model = formats::with_models(|models| models[0].clone());
         let events = Events::new(&model.spec().labels).unwrap();
         let (shutdown, health) = (Shutdown::new(), Health::new(events.clone(), &["pipeline"]));

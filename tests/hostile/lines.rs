@@ -22,24 +22,35 @@ use strand::transport::{
 const POINTERS: [&str; 6] = ["/text", "", "/a/0/b", "/~1~0", "/", "no pointer"];
 
 /// Gives its records, so many at a time.
-struct Records(VecDeque<RawRecord>, usize);
+struct Records {
+    records: VecDeque<RawRecord>,
+    at_once: usize,
+    paused: bool,
+}
 
 impl Source for Records {
     fn poll(&mut self, limits: &PollLimits) -> Result<Polled, TransportError> {
-        if self.0.is_empty() {
+        if self.paused {
+            return Ok(Polled::Records(Vec::new()));
+        }
+        if self.records.is_empty() {
             return Ok(Polled::End);
         }
-        let count = self.0.len().min(limits.records).min(self.1);
-        Ok(Polled::Records(self.0.drain(..count).collect()))
+        let count = self.records.len().min(limits.records).min(self.at_once);
+        Ok(Polled::Records(self.records.drain(..count).collect()))
     }
 
     fn rewind(&mut self) -> Result<(), TransportError> {
         Err(TransportError::Fatal("nothing fails here".to_string()))
     }
 
-    fn pause(&mut self) {}
+    fn pause(&mut self) {
+        self.paused = true;
+    }
 
-    fn resume(&mut self) {}
+    fn resume(&mut self) {
+        self.paused = false;
+    }
 }
 
 /// Everything that was committed.
@@ -140,7 +151,7 @@ fn run(model: &Arc<Model>, pointer: Option<&str>, records: &[RawRecord], at_once
     let events = Events::new(&model.spec().labels).unwrap();
     let committed = Shared::default();
     let transport = Transport {
-        source: Box::new(Records(records.iter().cloned().collect(), at_once)),
+        source: Box::new(Records { records: records.iter().cloned().collect(), at_once, paused: false }),
         sink: Box::new(committed.clone()),
         states: Arc::new(committed.clone()),
         replays: false,
