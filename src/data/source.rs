@@ -36,17 +36,18 @@ impl Source {
     }
 
     /// Wraps any reader, unpacking it if what it gives is gzip. Waits for the first byte.
-    pub fn new(name: &str, mut reader: impl Read + Send + 'static) -> Result<Source, DataError> {
-        let mut head = Vec::new();
-        let mut one_more = |head: &mut Vec<u8>| reader.by_ref().take(1).read_to_end(head);
-        let mut read = one_more(&mut head);
-        if head == GZIP[..1] {
+    pub fn new(name: &str, reader: impl Read + Send + 'static) -> Result<Source, DataError> {
+        let failed = |source| DataError::Read { name: name.to_string(), source };
+        let mut rest = BufReader::with_capacity(BUFFER_BYTES, reader);
+        let head = rest.fill_buf().map_err(failed)?;
+        let (mut is_gzip, alone) = (head.starts_with(&GZIP), head == &GZIP[..1]);
+        if alone {
             // A slow pipe may give the second byte later.
-            read = read.and_then(|_| one_more(&mut head));
+            rest.consume(1);
+            is_gzip = rest.fill_buf().map_err(failed)?.first() == Some(&GZIP[1]);
         }
-        read.map_err(|source| DataError::Read { name: name.to_string(), source })?;
-        let is_gzip = head == GZIP;
-        let packed = BufReader::with_capacity(BUFFER_BYTES, io::Cursor::new(head).chain(reader));
+        // What was at hand at once stays in one piece.
+        let packed = io::Cursor::new(&GZIP[..usize::from(alone)]).chain(rest);
         let plain: Box<dyn Read + Send> =
             if is_gzip { Box::new(MultiGzDecoder::new(packed)) } else { Box::new(packed) };
         Ok(Source { name: name.to_string(), reader: BufReader::with_capacity(BUFFER_BYTES, plain) })
