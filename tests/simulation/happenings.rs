@@ -176,7 +176,9 @@ impl World {
         let again = Event::Heartbeat { instance, incarnation };
         let reachable_us = k.frozen_until_us.max(k.deaf_until_us);
         if reachable_us > self.now_us {
-            return self.at(reachable_us, again);
+            // It goes on with its work before it hears that it was left behind.
+            let delay = self.dice.random_range(0..self.plan.session_us / 4);
+            return self.at(reachable_us + delay, again);
         }
         let before = k.client.member;
         self.group.hear(&mut k.client, self.now_us);

@@ -154,7 +154,7 @@ fn whatever_happens_labels_are_those_of_an_undisturbed_pass() {
         assert_eq!(outcome.failure, None);
         return;
     }
-    let (first, count) = (number("STRAND_FIRST_SEED").unwrap_or(0), number("STRAND_SEEDS").unwrap_or(3000));
+    let (first, count) = (number("STRAND_FIRST_SEED").unwrap_or(0), number("STRAND_SEEDS").unwrap_or(4000));
     let (begun, next, totals) = (Instant::now(), AtomicU64::new(first), Mutex::new(Totals::default()));
     std::thread::scope(|scope| {
         for _ in 0..2 {
