@@ -14,7 +14,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 /// Test files, by the beginning of their names.
-const TESTS: [&str; 9] = [
+const TESTS: [&str; 10] = [
+    "simulation",
     "daemon_kill",
     "faults_",
     "soak",
@@ -27,7 +28,8 @@ const TESTS: [&str; 9] = [
 ];
 
 /// What `--long` asks of the tests.
-const LONG: [(&str, &str); 14] = [
+const LONG: [(&str, &str); 15] = [
+    ("STRAND_SEEDS", "100000"),
     ("STRAND_KILLS", "2000"),
     ("STRAND_FULL_DISKS", "20"),
     ("STRAND_READ_ONLY_DISKS", "20"),
@@ -77,7 +79,11 @@ fn main() -> ExitCode {
 /// The test files that are there, in the order of [`TESTS`].
 fn tests_in(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".rs")?.to_string()));
+    let names = entries.filter_map(|entry| {
+        let name = entry.file_name().to_str()?.to_string();
+        let is_folder = entry.path().join("main.rs").is_file();
+        name.strip_suffix(".rs").map(str::to_string).or(is_folder.then_some(name.clone()))
+    });
     let place = |name: &str| TESTS.iter().position(|test| name.starts_with(test));
     let mut tests: Vec<(usize, String)> = names.filter_map(|name| Some((place(&name)?, name))).collect();
     tests.sort();

@@ -7,8 +7,12 @@
 #[path = "../checker/mod.rs"]
 mod checker;
 mod cluster;
+mod counts;
 mod embedded;
+#[path = "../fault_report/mod.rs"]
+mod fault_report;
 mod group;
+mod happenings;
 mod instance;
 mod plan;
 mod restore;
@@ -21,6 +25,7 @@ mod world;
 
 use checker::{Ends, Published, Verdict};
 use cluster::Topic;
+use counts::Counts;
 use plan::{Plan, Transport};
 use scheduler::Sim;
 use std::collections::BTreeMap;
@@ -31,7 +36,7 @@ use strand::events::Events;
 use strand::model::Model;
 use strand::model::testing::tiny_model;
 use strand::state::StreamState;
-use world::{Counts, World};
+use world::World;
 
 struct Ground {
     model: Arc<Model>,
@@ -136,7 +141,7 @@ struct Totals {
     seeds: u64,
     counts: Counts,
     verdict: Verdict,
-    by_transport: BTreeMap<String, (u64, Verdict)>,
+    by_transport: BTreeMap<&'static str, (u64, Verdict)>,
 }
 
 #[test]
@@ -149,7 +154,7 @@ fn whatever_happens_labels_are_those_of_an_undisturbed_pass() {
         assert_eq!(outcome.failure, None);
         return;
     }
-    let (first, count) = (number("STRAND_FIRST_SEED").unwrap_or(0), number("STRAND_SEEDS").unwrap_or(3000));
+    let (first, count) = (number("STRAND_FIRST_SEED").unwrap_or(0), number("STRAND_SEEDS").unwrap_or(4000));
     let (begun, next, totals) = (Instant::now(), AtomicU64::new(first), Mutex::new(Totals::default()));
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -171,6 +176,7 @@ fn whatever_happens_labels_are_those_of_an_undisturbed_pass() {
     for (transport, (seeds, verdict)) in &totals.by_transport {
         println!("{transport}: {seeds} seeds, {verdict:?}");
     }
+    totals.report();
     if count >= 1000 {
         let Counts { crashes, zombies, rebalances, aborted, lost_answers, .. } = totals.counts;
         assert!([crashes, zombies, rebalances, aborted, lost_answers].iter().all(|some| *some > count / 10));
@@ -179,11 +185,27 @@ fn whatever_happens_labels_are_those_of_an_undisturbed_pass() {
 }
 
 impl Totals {
+    /// One row of the table of faults for each transport.
+    fn report(&self) {
+        for (transport, (seeds, verdict)) in &self.by_transport {
+            fault_report::report(&fault_report::Row {
+                fault: "simulated: crashes at every step, freezes, lost answers, rebalances",
+                transport,
+                runs: *seeds,
+                records: verdict.records as u64,
+                lost: verdict.lost as u64,
+                repeated: (verdict.repeated + verdict.letters_repeated) as u64,
+                wrong: (verdict.wrong + verdict.contradicted + verdict.disordered) as u64,
+                note: "each run a seed".to_string(),
+            });
+        }
+    }
+
     fn add(&mut self, outcome: &Outcome) {
         self.seeds += 1;
         self.counts.add(&outcome.counts);
         self.verdict.add(&outcome.verdict);
-        let (seeds, verdict) = self.by_transport.entry(format!("{:?}", outcome.transport)).or_default();
+        let (seeds, verdict) = self.by_transport.entry(outcome.transport.name()).or_default();
         *seeds += 1;
         verdict.add(&outcome.verdict);
     }

@@ -18,6 +18,16 @@ pub enum Transport {
     Embedded,
 }
 
+impl Transport {
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::ExactlyOnce => "Kafka's model, exactly once",
+            Transport::AtLeastOnce => "Kafka's model, at least once",
+            Transport::Embedded => "embedded store's model",
+        }
+    }
+}
+
 pub struct Plan {
     pub seed: u64,
     pub transport: Transport,
@@ -30,6 +40,8 @@ pub struct Plan {
     pub pipeline: PipelineConfig,
     pub state: StateConfig,
     pub faults: Faults,
+    /// Which kind of step is hit more often than others, by the hash of its name.
+    pub hot: u64,
     pub session_us: u64,
     /// After this a transaction is aborted by the coordinator.
     pub transaction_us: u64,
@@ -150,14 +162,31 @@ impl Plan {
                 ..StateConfig::default()
             },
             faults: Faults::new(random),
+            hot: random.random_range(0..KINDS),
             session_us,
             transaction_us: random.random_range(session_us / 2..4 * session_us),
-            hand_over_us: random.random_range(100_000..3 * session_us),
+            hand_over_us: if random.random_bool(0.3) { 5_000 } else { random.random_range(100_000..3 * session_us) },
         }
     }
 }
 
+/// Of how many kinds of steps one is hot.
+pub const KINDS: u64 = 24;
+/// How much more often it is hit.
+const HOTTER: u32 = 12;
+
 impl Faults {
+    /// As they hit the hot kind of step.
+    pub fn hotter(self) -> Faults {
+        Faults {
+            crash_ppm: self.crash_ppm * HOTTER,
+            freeze_ppm: self.freeze_ppm * HOTTER,
+            restart_ppm: self.restart_ppm * HOTTER,
+            deaf_ppm: self.deaf_ppm * HOTTER,
+            ..self
+        }
+    }
+
     /// Each kind in half of the seeds, rare in some and frequent in others.
     fn new(random: &mut ChaCha8Rng) -> Faults {
         let mut some = |most: u32| if random.random_bool(0.5) { random.random_range(1..=most) } else { 0 };

@@ -1,7 +1,8 @@
 //! Reading states back: what the daemon's restorer does with the changelog of a partition that was assigned.
 
 use crate::cluster::Topic;
-use crate::world::{Event, World};
+use crate::happenings::Event;
+use crate::world::World;
 use rand::RngExt;
 
 /// Goes one step on. `read`: how far the changelog was read, and how far it reached when reading began.

@@ -137,6 +137,7 @@ impl KafkaSink {
             self.assignment.go_on_writing()?;
             self.send(kept(batch), None, append)?
         };
+        self.sim.step("stores");
         if self.store.store(&batch.states, &marks, self.transactional) {
             return Ok(());
         }

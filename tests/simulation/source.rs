@@ -1,9 +1,10 @@
 //! The consumer: polls, and does in the group's callbacks what `src/transport/kafka/{source,context}.rs` do.
 
 use crate::group::Callback;
+use crate::happenings::Event;
 use crate::scheduler::Sim;
 use crate::sink::commit_offsets;
-use crate::world::{Answer, Event};
+use crate::world::Answer;
 use rand::RngExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,9 +1,10 @@
 //! All that is shared in a seed: the cluster, the instances, what happens when, and the trace of it.
 
-use crate::cluster::{Cluster, Fate, Message, News, Topic};
+use crate::cluster::{Cluster, Fate, Message, Topic};
+use crate::counts::Counts;
 use crate::group::{Client, Group};
-use crate::instance;
-use crate::plan::{Faults, Plan, Transport};
+use crate::happenings::Event;
+use crate::plan::{Faults, KINDS, Plan, Transport};
 use crate::scheduler::{Fiber, MAIN, NEVER, Sim};
 use crate::store::Store;
 use rand::{RngExt, SeedableRng};
@@ -15,49 +16,11 @@ use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use strand::shutdown::Shutdown;
+use strand::transport::RawRecord;
 use strand::transport::kafka::Assignment;
-use strand::transport::{Origin, RawRecord};
 
 /// Once there are no more faults, all must be labelled within this (microseconds).
 const LABELLED_WITHIN_US: u64 = 300_000_000;
-
-/// What happens by itself.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    Append(usize),
-    Start(usize),
-    Heartbeat {
-        instance: usize,
-        incarnation: u64,
-    },
-    Expire {
-        member: u64,
-    },
-    TimeOut {
-        id: usize,
-        number: u64,
-    },
-    Marker {
-        id: usize,
-        place: Option<(Topic, i32)>,
-    },
-    Restore {
-        instance: usize,
-        incarnation: u64,
-        partition: i32,
-        epoch: u64,
-        read: Option<(i64, i64)>,
-    },
-    /// A request of one who crashed arrives after all.
-    Late(Request),
-    /// An instance saves its copy of the states.
-    Save {
-        instance: usize,
-        incarnation: u64,
-    },
-    Calm,
-    Look,
-}
 
 /// A message on its way; with the id and the epoch of a producer that does transactions.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,7 +34,7 @@ pub struct Instance {
     pub alive: bool,
     pub incarnation: u64,
     pub frozen_until_us: u64,
-    deaf_until_us: u64,
+    pub deaf_until_us: u64,
     pub coordinator: usize,
     /// It waits for something to poll.
     pub polling: bool,
@@ -80,7 +43,7 @@ pub struct Instance {
     pub assignment: Arc<Assignment>,
     pub store: Arc<Store>,
     /// What of the store is on disk.
-    saved: Store,
+    pub saved: Store,
     /// Partitions whose changelog is read, with the number of their assignment.
     pub restoring: BTreeMap<i32, u64>,
     /// What the group had committed when their states began to be read.
@@ -92,7 +55,7 @@ pub struct Instance {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub enum Phase {
     Faults,
     Calm,
     /// All is labelled: the instances end in order.
@@ -109,45 +72,6 @@ pub enum Answer {
     Lost,
 }
 
-#[derive(Debug, Default, Clone)]
-pub struct Counts {
-    pub crashes: u64,
-    pub freezes: u64,
-    pub zombies: u64,
-    pub restarts: u64,
-    pub deaf: u64,
-    pub rebalances: u64,
-    pub errors: u64,
-    pub lost_answers: u64,
-    pub slow: u64,
-    pub committed: u64,
-    pub aborted: u64,
-    pub fenced: u64,
-    pub virtual_us: u64,
-    pub load_errors: u64,
-    pub rewinds: u64,
-}
-
-impl Counts {
-    pub fn add(&mut self, other: &Counts) {
-        self.crashes += other.crashes;
-        self.freezes += other.freezes;
-        self.zombies += other.zombies;
-        self.restarts += other.restarts;
-        self.deaf += other.deaf;
-        self.rebalances += other.rebalances;
-        self.errors += other.errors;
-        self.lost_answers += other.lost_answers;
-        self.slow += other.slow;
-        self.committed += other.committed;
-        self.aborted += other.aborted;
-        self.fenced += other.fenced;
-        self.virtual_us += other.virtual_us;
-        self.load_errors += other.load_errors;
-        self.rewinds += other.rewinds;
-    }
-}
-
 pub struct World {
     pub plan: Plan,
     pub dice: ChaCha8Rng,
@@ -155,7 +79,7 @@ pub struct World {
     pub fibers: Vec<Fiber>,
     queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
     events: Vec<Option<Event>>,
-    phase: Phase,
+    pub phase: Phase,
     calm_at_us: u64,
     budget: u32,
     pub cluster: Cluster,
@@ -314,7 +238,10 @@ impl World {
     /// What may happen to an instance at each step of its.
     pub fn disturb(&mut self, sim: &Sim, instance: usize, what: &str) {
         self.note(Some(instance), &format_args!("{what}"));
-        let faults = self.faults();
+        let mut name = DefaultHasher::new();
+        name.write(what.as_bytes());
+        let is_hot = name.finish() % KINDS == self.plan.hot;
+        let faults = if is_hot { self.faults().hotter() } else { self.faults() };
         if self.budget == 0 || !self.instances[instance].alive {
             return;
         }
@@ -438,81 +365,8 @@ impl World {
         }
     }
 
-    fn happen(&mut self, sim: &Arc<Sim>, event: Event) {
-        match event {
-            Event::Append(number) => {
-                let record = self.plan.records[number].clone();
-                let Origin::Record { partition, .. } = record.origin else { return };
-                self.note(None, &format_args!("{} is sent", record.origin));
-                self.input[partition as usize].push(record);
-                self.wake_pollers();
-            }
-            Event::Start(instance) if self.phase != Phase::Ending => self.start(sim, instance),
-            Event::Start(_) => {}
-            Event::Heartbeat { instance, incarnation } => self.heartbeat(instance, incarnation),
-            Event::Expire { member } => self.expire(member),
-            Event::TimeOut { id, number } => {
-                let mut news = Vec::new();
-                if self.cluster.time_out(id, number, &mut news) {
-                    self.note(None, &format_args!("the transaction of id {id} has taken too long"));
-                }
-                self.heed(news);
-            }
-            Event::Marker { id, place } => {
-                self.note(None, &format_args!("marker of id {id} at {place:?}"));
-                self.cluster.mark(id, place);
-            }
-            Event::Restore { instance, incarnation, partition, epoch, read } => {
-                let k = &self.instances[instance];
-                if k.alive && k.incarnation == incarnation && k.restoring.get(&partition) == Some(&epoch) {
-                    if k.frozen_until_us > self.now_us {
-                        let event = Event::Restore { instance, incarnation, partition, epoch, read };
-                        return self.at(k.frozen_until_us, event);
-                    }
-                    crate::restore::go_on(self, instance, partition, epoch, read);
-                }
-            }
-            Event::Late(Request { producer, place, message }) => {
-                self.note(None, &format_args!("late: {place:?} {}", message.source));
-                let Some(producer) = producer else {
-                    self.cluster.append(place.0, place.1, message);
-                    return;
-                };
-                let mut news = Vec::new();
-                // Refused, if another has the id by now.
-                let _ = self.cluster.produce(producer, place, message, &mut news);
-                self.heed(news);
-            }
-            Event::Save { instance, incarnation } => {
-                let k = &mut self.instances[instance];
-                if k.alive && k.incarnation == incarnation {
-                    if k.frozen_until_us <= self.now_us {
-                        k.saved = k.store.saved();
-                    }
-                    self.within(2 * self.plan.session_us, Event::Save { instance, incarnation });
-                }
-            }
-            Event::Calm => {
-                self.note(None, &format_args!("no more faults"));
-                self.phase = Phase::Calm;
-                sim.calm.store(true, Ordering::Relaxed);
-                self.at(self.now_us, Event::Look);
-            }
-            Event::Look => {
-                if self.unlabelled().is_empty() && self.is_done() {
-                    self.note(None, &format_args!("all is labelled"));
-                    self.phase = Phase::Ending;
-                    self.instances.iter().for_each(|instance| instance.shutdown.request());
-                    self.wake_pollers();
-                } else {
-                    self.at(self.now_us + 200_000, Event::Look);
-                }
-            }
-        }
-    }
-
     /// Somebody is in charge of each partition, and has done with all of it.
-    fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         if !self.cluster.is_quiet() || !self.instances.iter().all(|instance| instance.alive) {
             return false;
         }
@@ -535,112 +389,6 @@ impl World {
             });
         }
         left
-    }
-
-    fn start(&mut self, sim: &Arc<Sim>, instance: usize) {
-        // Its predecessor's fibers are still unwinding.
-        if self.fibers.iter().any(|fiber| fiber.instance == instance && !fiber.done) {
-            return self.at(self.now_us + 1_000, Event::Start(instance));
-        }
-        // Now and then the local directory is lost: the transactional id, and the copy of the states.
-        let (id, saved) = if self.dice.random_bool(0.2) {
-            (self.cluster.new_id(), Store::default())
-        } else {
-            (self.instances[instance].id, self.instances[instance].saved.saved())
-        };
-        let k = &mut self.instances[instance];
-        k.incarnation += 1;
-        let incarnation = k.incarnation;
-        *k = Instance {
-            alive: true,
-            incarnation,
-            frozen_until_us: 0,
-            deaf_until_us: 0,
-            coordinator: MAIN,
-            polling: false,
-            shutdown: Shutdown::new(),
-            client: Client::default(),
-            assignment: Arc::new(Assignment::new(sim.events.clone())),
-            store: Arc::new(saved.saved()),
-            saved,
-            restoring: BTreeMap::new(),
-            committed: BTreeMap::new(),
-            id,
-            sending: None,
-        };
-        self.note(Some(instance), &format_args!("starts"));
-        if self.plan.transport != Transport::Embedded {
-            self.within(50_000, Event::Heartbeat { instance, incarnation });
-            self.within(self.plan.session_us, Event::Save { instance, incarnation });
-        }
-        let own = sim.clone();
-        let coordinator = sim.spawn(self, instance, "coordinator", move || instance::live(&own, instance));
-        self.instances[instance].coordinator = coordinator;
-    }
-
-    fn heartbeat(&mut self, instance: usize, incarnation: u64) {
-        let k = &mut self.instances[instance];
-        if !k.alive || k.incarnation != incarnation {
-            return;
-        }
-        let again = Event::Heartbeat { instance, incarnation };
-        let reachable_us = k.frozen_until_us.max(k.deaf_until_us);
-        if reachable_us > self.now_us {
-            return self.at(reachable_us, again);
-        }
-        let before = k.client.member;
-        self.group.hear(&mut k.client, self.now_us);
-        if let (None, Some(member)) = (before, k.client.member) {
-            self.at(self.now_us + self.plan.session_us, Event::Expire { member });
-        }
-        self.settle_group();
-        self.wake_pollers();
-        let wait = if self.group.settling { 40_000 } else { self.plan.session_us / 4 };
-        self.within(wait, again);
-    }
-
-    /// Begins the next generation if all have joined, and tells those who can be told.
-    pub fn settle_group(&mut self) {
-        if !self.group.complete() {
-            return;
-        }
-        self.counts.rebalances += 1;
-        let (generation, members) = (self.group.generation, self.group.members.len());
-        self.note(None, &format_args!("generation {generation} of {members} members"));
-        for k in &mut self.instances {
-            let reachable = k.frozen_until_us.max(k.deaf_until_us) <= self.now_us;
-            if k.alive && reachable && k.client.member.is_some() {
-                self.group.hear(&mut k.client, self.now_us);
-            }
-        }
-        self.wake_pollers();
-    }
-
-    fn expire(&mut self, member: u64) {
-        let Some(heard_us) = self.group.members.get(&member).map(|member| member.heard_us) else { return };
-        if self.now_us < heard_us + self.plan.session_us {
-            return self.at(heard_us + self.plan.session_us, Event::Expire { member });
-        }
-        self.note(None, &format_args!("member {member} was not heard of for too long"));
-        self.group.remove(member);
-        self.settle_group();
-    }
-
-    /// What follows from news of transactions.
-    pub fn heed(&mut self, news: Vec<News>) {
-        for news in news {
-            match news {
-                News::Began { id, number } => {
-                    self.at(self.now_us + self.plan.transaction_us, Event::TimeOut { id, number });
-                }
-                News::Decided { id, markers } => {
-                    for place in markers {
-                        let delay = if self.chance(100_000) { 3_000_000 } else { 5_000 };
-                        self.within(delay, Event::Marker { id, place });
-                    }
-                }
-            }
-        }
     }
 
     /// The counts of all that was counted elsewhere.

@@ -9,7 +9,10 @@ use crate::clock::unix_ms;
 use crate::config::OnModelChange;
 use crate::events::Events;
 use crate::state::{ModelPolicy, StoreError, StreamState};
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
+use redb::{
+    Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    TableError, WriteTransaction,
+};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -109,7 +112,10 @@ fn begin(database: &Database, identity: &Identity) -> Result<(), redb::Error> {
 fn take_up(path: &Path, cache_bytes: usize, identity: &Identity) -> Result<Saved, String> {
     let text = |e: redb::Error| e.to_string();
     let opened = Database::builder().set_cache_size(cache_bytes).open(path);
-    let database = opened.map_err(|e| e.to_string())?;
+    let database = opened.map_err(|e| match e {
+        DatabaseError::Storage(StorageError::Corrupted(detail)) => format!("it is damaged: {detail}"),
+        e => e.to_string(),
+    })?;
     let txn = database.begin_read().map_err(|e| e.to_string())?;
     {
         let table = txn.open_table(IDENTITY).map_err(|e| e.to_string())?;

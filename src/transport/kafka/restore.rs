@@ -74,6 +74,8 @@ struct Job {
     low: i64,
     high: i64,
     next: i64,
+    /// All transactions that were open when reading began are decided, and reading goes on from before that was known.
+    decided: bool,
     /// Where the store's copy ends: the first record must be this one, if it is still there.
     expected: Option<Mark>,
     /// What the group had committed before.
@@ -146,6 +148,7 @@ impl Thread {
             low: 0,
             high: 0,
             next: 0,
+            decided: false,
             expected: None,
             committed: None,
             records: 0,
@@ -241,7 +244,8 @@ impl Thread {
         }
         let reader = self.reader()?;
         let watermarks = reader.fetch_watermarks(topic, partition, TIMEOUT);
-        let (low, _) = watermarks.map_err(|error| explain(&doing, &error))?;
+        // For this reader, the first record that is not decided.
+        let (low, stable) = watermarks.map_err(|error| explain(&doing, &error))?;
         // Up to here whatever there is, also behind a transaction that is still open.
         let (_, high) = self
             .all()
@@ -257,7 +261,7 @@ impl Thread {
         }
         if let Some(job) = self.jobs.get_mut(&partition) {
             (job.low, job.high, job.next, job.records, job.expected) = (low, high, low, 0, expected);
-            job.committed = committed;
+            (job.committed, job.decided) = (committed, stable >= high);
             (job.waits_until, job.trouble, job.heard) = (None, None, Instant::now());
         }
         if low >= high {
@@ -370,12 +374,27 @@ impl Thread {
         }
     }
 
-    /// Whether all that was there when reading began is decided: behind a transaction that is still open there may be
-    /// states that are committed and cannot be read yet. Then the broker tells the end again later.
-    fn is_whole(&self, partition: i32) -> bool {
-        let (Some(reader), Some(job)) = (&self.reader, self.jobs.get(&partition)) else { return false };
-        let stable = reader.fetch_watermarks(&self.shared.config.changelog, partition, TIMEOUT);
-        job.next >= job.high || stable.is_ok_and(|(_, stable)| stable >= job.high)
+    /// Whether all that was there when reading began was read. Behind a transaction that is still open there may be states
+    /// that are committed and cannot be read yet: then the broker tells the end again later. That it is decided by now
+    /// does not say that it was when the end was told, so what is left is read once more.
+    fn is_whole(&mut self, partition: i32) -> bool {
+        let (Some(reader), Some(job)) = (&self.reader, self.jobs.get_mut(&partition)) else { return false };
+        if job.next >= job.high || job.decided {
+            return true;
+        }
+        let topic = &self.shared.config.changelog;
+        let stable = reader.fetch_watermarks(topic, partition, TIMEOUT);
+        job.decided = stable.is_ok_and(|(_, stable)| stable >= job.high);
+        if job.decided {
+            let next = job.next;
+            self.stop_reading(partition);
+            let again = clients::positions(topic, [(partition, next)]);
+            let again = self.reader.as_ref().map(|reader| again.and_then(|list| reader.incremental_assign(&list)));
+            if let Some(Err(error)) = again {
+                self.fail(partition, explain(&format!("reading {topic}/{partition}"), &error), RETRY);
+            }
+        }
+        false
     }
 
     /// Brings what was read into the store. False: it could not be taken up.
