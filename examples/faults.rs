@@ -14,7 +14,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 /// Test files, by the beginning of their names.
-const TESTS: [&str; 10] = [
+const TESTS: [&str; 11] = [
     "simulation",
     "daemon_kill",
     "faults_",
@@ -25,6 +25,7 @@ const TESTS: [&str; 10] = [
     "kafka_transactions",
     "kafka_members",
     "kafka_restore",
+    "kafka_disk",
 ];
 
 /// What `--long` asks of the tests.

@@ -1,98 +1,22 @@
 //! The disk is full, or read-only: errors are told and go away, nothing is lost, work goes on once there is space.
-//!
-//! A small file system of its own is a tmpfs in a mount namespace. That needs Linux and the right to make user
-//! namespaces; where it is refused these tests fail and say so. On other systems there is no such thing.
 #![cfg(target_os = "linux")]
 
 mod daemon_harness;
 mod fault_report;
 mod faults;
+mod small_disk;
 
 use daemon_harness::{Daemon, Place, ended, eventually};
 use faults::{Load, Shape, judge};
-use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use small_disk::Disk;
 use std::time::{Duration, Instant};
 
 /// Small batches, so that commits fail too and not requests alone; the file is to grow fast.
 const SETTINGS: [&str; 4] = ["--set", "pipeline.batch_records=64", "--set", "http.wait_timeout=2s"];
 
-/// A file system in memory, mounted at a place's data directory for the processes that enter its namespace. Ends with
-/// its holder, which ends when this is dropped, or the test.
-struct Disk {
-    holder: Child,
-    at: PathBuf,
-}
-
-impl Disk {
-    fn new(place: &Place, megabytes: u32) -> Disk {
-        std::fs::create_dir_all(place.data()).unwrap();
-        let mut command = Command::new("unshare");
-        command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
-        command.arg(format!("mount -t tmpfs -o size={megabytes}m strand \"$0\" && echo mounted && exec cat"));
-        command.arg(place.data()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut holder = command.spawn().expect("unshare, of util-linux, makes the small file system");
-        let mut said = String::new();
-        BufReader::new(holder.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
-        if said != "mounted\n" {
-            let mut why = String::new();
-            holder.stderr.take().unwrap().read_to_string(&mut why).unwrap();
-            panic!(
-                "no file system of its own could be mounted in a user namespace: {why}\nRun as root, or allow it: \
-                 sysctl kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0"
-            );
-        }
-        Disk { holder, at: place.data() }
-    }
-
-    /// The command, run where the disk is mounted.
-    fn inside(&self, command: &Command) -> Command {
-        let mut inside = Command::new("nsenter");
-        inside.args(["--user", "--mount", "--preserve-credentials", "--target", &self.holder.id().to_string()]);
-        inside.arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => inside.env(name, value),
-                None => inside.env_remove(name),
-            };
-        }
-        inside
-    }
-
-    fn remount(&self, options: &str) {
-        let mut mount = Command::new("mount");
-        let status = self.inside(mount.args(["-o", &format!("remount,{options}")]).arg(&self.at)).status().unwrap();
-        assert!(status.success(), "remount,{options}: {status}");
-    }
-
-    /// A path on the disk, as it is reached from outside.
-    fn path(&self, name: &str) -> PathBuf {
-        let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
-        root.join(self.at.strip_prefix("/").unwrap()).join(name)
-    }
-
-    /// Takes all the space that is left; freed by removing the file.
-    fn fill(&self, name: &str) -> PathBuf {
-        let path = self.path(name);
-        let mut file = std::fs::File::create(&path).unwrap();
-        let error = std::io::copy(&mut std::io::repeat(0), &mut file).unwrap_err();
-        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
-        path
-    }
-
-    /// Runs it where it should not start; exit code and what it said.
-    fn fails(&self, place: &Place) -> (i32, String) {
-        ended(self.inside(&place.command(&SETTINGS)))
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
-    }
+/// Runs it where it should not start; exit code and what it said.
+fn fails(disk: &Disk, place: &Place) -> (i32, String) {
+    ended(disk.inside(&place.command(&SETTINGS)))
 }
 
 fn failed_requests(daemon: &Daemon) -> f64 {
@@ -124,7 +48,7 @@ fn a_full_disk_loses_nothing_and_work_goes_on_when_there_is_space() {
     let runs = fault_report::size("STRAND_FULL_DISKS", 3);
     let place = Place::new();
     let mut megabytes = 16;
-    let disk = Disk::new(&place, megabytes);
+    let disk = Disk::at(place.data(), megabytes);
     let mut daemon = Daemon::start(disk.inside(&place.command(&SETTINGS)));
     let load = Load::start(Shape { most: 200, ..Shape::default() });
     load.point_at(&daemon);
@@ -187,11 +111,11 @@ fn a_full_disk_loses_nothing_and_work_goes_on_when_there_is_space() {
 fn on_a_read_only_disk_it_does_not_start_and_says_why() {
     let runs = fault_report::size("STRAND_READ_ONLY_DISKS", 3);
     let place = Place::new();
-    let disk = Disk::new(&place, 64);
+    let disk = Disk::at(place.data(), 64);
     let load = Load::start(Shape::default());
     // Nothing there yet.
     disk.remount("ro");
-    let (code, said) = disk.fails(&place);
+    let (code, said) = fails(&disk, &place);
     assert!(code == 1 && said.contains("Read-only file system"), "{code}: {said}");
     for _ in 0..runs {
         disk.remount("rw");
@@ -200,7 +124,7 @@ fn on_a_read_only_disk_it_does_not_start_and_says_why() {
         wait_for_more(&load, 300);
         daemon.kill();
         disk.remount("ro");
-        let (code, said) = disk.fails(&place);
+        let (code, said) = fails(&disk, &place);
         assert!(code == 1 && said.contains("strand.redb") && said.contains("Read-only file system"), "{code}: {said}");
         assert!(!said.contains("panicked"), "{said}");
     }

@@ -253,10 +253,16 @@ mod tests {
         StreamState { entry, session: Some(vec![7; 1000]) }.encode()
     }
 
+    /// A partition that was read to its end.
+    fn serve(store: &Store, partition: i32) {
+        assert!(store.read_to(partition, 0, 0));
+        store.serve(partition);
+    }
+
     /// Writes states to two partitions, as commits do.
     fn fill(store: &Store) {
         for partition in [0, 1] {
-            store.serve(partition);
+            serve(store, partition);
             for n in 0..STREAMS {
                 let key = format!("stream-{n}");
                 let value = state(n);
@@ -290,7 +296,7 @@ mod tests {
         // Not before it is known that nothing has come since.
         let key = [StreamId::within(0, b"stream-5").unwrap()];
         assert!(second.load(&key).is_err());
-        second.serve(0);
+        serve(&second, 0);
         assert_eq!(second.load(&key).unwrap()[0].as_ref().unwrap().entry.seen, 5);
         second.check_cluster("one").unwrap();
         second.check_cluster("one").unwrap();
@@ -323,7 +329,7 @@ mod tests {
     fn a_crash_leaves_what_was_saved_last() {
         let (dir, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (first, _) = store(dir.path(), "m", "c");
-        first.serve(0);
+        serve(&first, 0);
         let value = state(3);
         let change = Change { partition: 0, key: b"saved", value: Some(Cow::Borrowed(&value)) };
         let mark = Mark::new(3, b"saved", Some(&value));
@@ -345,7 +351,7 @@ mod tests {
             first.store(&[change], &[(0, Written { first: from, records, mark })].into(), false)
         };
         // Up to here there were markers of transactions only.
-        first.read_to(0, 6);
+        assert!(first.read_to(0, 6, 0));
         first.serve(0);
         write(6, 6, 1).unwrap();
         write(7, 9, 3).unwrap();
@@ -357,8 +363,8 @@ mod tests {
         let of_others = |seen| (b"key".to_vec(), Some(StreamState { entry: ended(seen), session: None }.encode()));
         first.leave(0);
         let mark = Mark::new(20, b"key", of_others(5).1.as_deref());
-        first.restore(0, &[of_others(4), of_others(5)], Some(mark)).unwrap();
-        first.read_to(0, 22);
+        first.restore(0, &[of_others(4), of_others(5)], Some(mark), 0).unwrap();
+        assert!(first.read_to(0, 22, 0));
         first.serve(0);
         write(22, 22, 1).unwrap();
         assert_eq!((first.held(0).mark.map(|mark| mark.next), first.held(0).seen), (Some(23), 5));
@@ -391,7 +397,7 @@ mod tests {
             match rows(&second) {
                 [(0, None), (0, None)] => put_aside += 1,
                 [(200, Some(200)), (200, Some(200))] => {
-                    second.serve(1);
+                    serve(&second, 1);
                     for n in 0..STREAMS {
                         let key = StreamId::within(1, format!("stream-{n}").as_bytes()).unwrap();
                         assert_eq!(second.load(&[key]).unwrap()[0].as_ref().unwrap().encode(), state(n));

@@ -70,6 +70,8 @@ struct Job {
     begun: Instant,
     /// Begins (again) at this time, if it is not being read.
     waits_until: Option<Instant>,
+    /// [`Store::opened`](super::store::Store::opened) when reading began.
+    opened: u64,
     /// The changelog's first offset and the one after its last, when reading began.
     low: i64,
     high: i64,
@@ -145,6 +147,7 @@ impl Thread {
             epoch,
             begun: now,
             waits_until: Some(now),
+            opened: 0,
             low: 0,
             high: 0,
             next: 0,
@@ -205,6 +208,15 @@ impl Thread {
         let now = Instant::now();
         let due = self.jobs.iter().filter(|(_, job)| job.waits_until.is_some_and(|until| until <= now));
         let due: Vec<i32> = due.map(|(partition, _)| *partition).collect();
+        // After an error of the disk.
+        if due.iter().any(|partition| self.jobs[partition].trouble.is_some())
+            && let Err(error) = self.shared.store.open_again()
+        {
+            for partition in due {
+                self.fail(partition, format!("the local copy of the states: {error}"), RETRY);
+            }
+            return;
+        }
         for partition in due {
             if let Err(detail) = self.begin(partition) {
                 self.fail(partition, detail, RETRY);
@@ -250,6 +262,7 @@ impl Thread {
         let (_, high) = self
             .all()
             .and_then(|all| all.fetch_watermarks(topic, partition, TIMEOUT).map_err(|error| explain(&doing, &error)))?;
+        let opened = shared.store.opened();
         let expected = self.take_up(partition, low, high)?;
         // The last record that is known is read again: if it is another, so is the changelog.
         let low = expected.map_or(low, |mark| mark.last.max(low));
@@ -261,7 +274,7 @@ impl Thread {
         }
         if let Some(job) = self.jobs.get_mut(&partition) {
             (job.low, job.high, job.next, job.records, job.expected) = (low, high, low, 0, expected);
-            (job.committed, job.decided) = (committed, stable >= high);
+            (job.committed, job.decided, job.opened) = (committed, stable >= high, opened);
             (job.waits_until, job.trouble, job.heard) = (None, None, Instant::now());
         }
         if low >= high {
@@ -409,7 +422,8 @@ impl Thread {
         if chunk.is_empty() {
             return true;
         }
-        match self.shared.store.restore(partition, &chunk, mark) {
+        let opened = job.opened;
+        match self.shared.store.restore(partition, &chunk, mark, opened) {
             Ok(()) if restores => {
                 self.shared.events.states_restored(chunk.len() as u64);
                 self.shared.events.restore_progress(partition, done, all);
@@ -420,7 +434,8 @@ impl Thread {
                 true
             }
             Err(error) => {
-                self.fail(partition, error.to_string(), RETRY_BAD);
+                let retry = if matches!(error, RestoreError::Store(_)) { RETRY } else { RETRY_BAD };
+                self.fail(partition, error.to_string(), retry);
                 false
             }
         }
@@ -436,9 +451,12 @@ impl Thread {
             }
             return self.fail(partition, error.to_string(), RETRY_BAD);
         }
+        let Some(Job { high, next, opened, .. }) = self.jobs.get(&partition) else { return };
+        if !self.shared.store.read_to(partition, *high.max(next), *opened) {
+            return self.fail(partition, "the local copy of the states was opened anew meanwhile".to_string(), RETRY);
+        }
         self.stop_reading(partition);
         let Some(job) = self.jobs.remove(&partition) else { return };
-        self.shared.store.read_to(partition, job.high.max(job.next));
         let streams = self.shared.store.held(partition).live;
         self.shared.events.partition_restored(partition, job.records, streams, job.low, job.begun.elapsed());
         self.shared.assignment.restored(partition, epoch, job.committed);

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Most streams that one call of [`States::idle`] or [`Store::forgettable`] looks at.
@@ -47,8 +48,8 @@ pub struct Written {
 
 impl Written {
     /// Whether they are the next after `whole`, and nothing of others lies between.
-    fn follows(&self, whole: i64) -> bool {
-        self.first == whole && self.mark.next - self.first == self.records
+    fn follows(&self, whole: Option<i64>) -> bool {
+        Some(self.first) == whole && self.mark.next - self.first == self.records
     }
 }
 
@@ -65,8 +66,8 @@ pub struct Figures {
     pub seen: i64,
     /// Up to where the changelog is in it. Absent: not known to be complete.
     pub mark: Option<Mark>,
-    /// Offset before which all that there is in the changelog is in it, known since it was read to its end.
-    whole: i64,
+    /// Since the changelog was read to its end: offset before which all that there is in it is in the table too.
+    whole: Option<i64>,
     /// Whole, and the partition is in charge: only then do engine threads read it and commits change it.
     serving: bool,
 }
@@ -90,6 +91,8 @@ pub enum RestoreError {
 pub struct Store {
     /// Absent only while, or after, opening it anew failed.
     database: RwLock<Option<Database>>,
+    /// How often it was opened: what was written before, and not saved, is not in it.
+    opened: AtomicU64,
     /// Locked as long as the process lives.
     _lock: File,
     path: PathBuf,
@@ -110,7 +113,17 @@ pub fn table(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
 
 impl Default for Figures {
     fn default() -> Self {
-        Figures { rows: 0, live: 0, draining: 0, foreign: 0, bytes: 0, seen: -1, mark: None, whole: 0, serving: false }
+        Figures {
+            rows: 0,
+            live: 0,
+            draining: 0,
+            foreign: 0,
+            bytes: 0,
+            seen: -1,
+            mark: None,
+            whole: None,
+            serving: false,
+        }
     }
 }
 
@@ -163,6 +176,7 @@ impl Store {
         let Saved { database, figures } = checkpoint::open(&path, cache_bytes, &identity, &events)?;
         Ok(Store {
             database: RwLock::new(Some(database)),
+            opened: AtomicU64::new(0),
             _lock: lock,
             path,
             cache_bytes,
@@ -202,12 +216,19 @@ impl Store {
             return Ok(());
         }
         *database = None;
-        self.figures().values_mut().for_each(|figures| figures.serving = false);
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.figures().values_mut().for_each(|figures| (figures.serving, figures.whole) = (false, None));
         let saved = checkpoint::open(&self.path, self.cache_bytes, &self.identity, &self.events)?;
         *database = Some(saved.database);
         *self.figures() = saved.figures;
         self.events.store_reopened(&"an error of the disk");
         Ok(())
+    }
+
+    /// Changes whenever it is opened anew. What is to be written behind what was written before is of use only as long as
+    /// this is the same.
+    pub fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
     }
 
     /// The broker's cluster is known now: a copy of another's states is put aside.
@@ -230,7 +251,14 @@ impl Store {
 
     /// Takes up records of a partition's changelog, in their order; afterwards it is complete up to `mark`. States of models
     /// that are not there may be among them, if later ones take their place: [`Store::refusal`] tells at the end.
-    pub fn restore(&self, partition: i32, records: &[Record], mark: Option<Mark>) -> Result<(), RestoreError> {
+    /// `opened`: [`Store::opened`] when it was asked where to begin.
+    pub fn restore(
+        &self,
+        partition: i32,
+        records: &[Record],
+        mark: Option<Mark>,
+        opened: u64,
+    ) -> Result<(), RestoreError> {
         let mut changes = Vec::with_capacity(records.len());
         for (key, value) in records {
             let value = value.as_deref().map(|value| self.check(key, value)).transpose()?;
@@ -238,7 +266,7 @@ impl Store {
         }
         // A state that has seen less than the one before it was written late, by an instance that was not in charge any
         // more: put() leaves it out.
-        self.put(&changes, &mark.map(|mark| (partition, mark)).into_iter().collect())
+        self.put(&changes, &mark.map(|mark| (partition, mark)).into_iter().collect(), opened)
             .map_err(|e| RestoreError::Store(format!("{}: {e}", self.path.display())))
     }
 
@@ -297,6 +325,7 @@ impl Store {
         written: &BTreeMap<i32, Written>,
         sure: bool,
     ) -> Result<(), redb::Error> {
+        let opened = self.opened();
         let figures = self.figures();
         for Change { partition, .. } in changes {
             let Some(held) = figures.get(partition).filter(|held| held.serving) else {
@@ -309,23 +338,30 @@ impl Store {
         }
         drop(figures);
         let marks = written.iter().map(|(partition, written)| (*partition, written.mark)).collect();
-        self.put(changes, &marks)
+        self.put(changes, &marks, opened)
     }
 
-    /// The changelog of a partition was read to its end, which is here.
-    pub fn read_to(&self, partition: i32, end: i64) {
+    /// The changelog of a partition was read to its end, which is here. False: the store was opened anew meanwhile.
+    pub fn read_to(&self, partition: i32, end: i64, opened: u64) -> bool {
         let mut figures = self.figures();
+        if self.opened() != opened {
+            return false;
+        }
         let figures = figures.entry(partition).or_default();
-        figures.whole = figures.mark.map_or(end, |mark| mark.next.max(end));
+        figures.whole = Some(figures.mark.map_or(end, |mark| mark.next.max(end)));
+        true
     }
 
-    fn put(&self, changes: &[Change<'_>], marks: &BTreeMap<i32, Mark>) -> Result<(), redb::Error> {
+    fn put(&self, changes: &[Change<'_>], marks: &BTreeMap<i32, Mark>, opened: u64) -> Result<(), redb::Error> {
         let mut of: BTreeMap<i32, Vec<&Change<'_>>> = marks.keys().map(|partition| (*partition, Vec::new())).collect();
         for change in changes {
             of.entry(change.partition).or_default().push(change);
         }
         let before = self.figures().clone();
         let after = self.with(|database| {
+            if self.opened() != opened {
+                return Err(redb::Error::Corrupted("it was opened anew meanwhile".to_string()));
+            }
             let mut txn = database.begin_write()?;
             txn.set_durability(Durability::None)?;
             let mut after = BTreeMap::new();
@@ -351,7 +387,8 @@ impl Store {
                     figures.add(value, &entry, self.models());
                 }
                 if let Some(mark) = marks.get(&partition) {
-                    (figures.mark, figures.whole) = (Some(*mark), mark.next);
+                    figures.mark = Some(*mark);
+                    figures.whole = figures.whole.map(|_| mark.next);
                 }
                 after.insert(partition, figures);
             }
@@ -375,16 +412,18 @@ impl Store {
         self.figures().get(&partition).copied().unwrap_or_default()
     }
 
-    /// The partition is whole: from now on it is read, and its idle streams may be ended.
+    /// From now on the partition is read, and its idle streams may be ended; not if it is not whole any more.
     pub fn serve(&self, partition: i32) {
-        self.figures().entry(partition).or_default().serving = true;
+        if let Some(figures) = self.figures().get_mut(&partition) {
+            figures.serving = figures.whole.is_some();
+        }
         self.tell();
     }
 
     /// Another instance is in charge: its streams are no longer ours to end. What is held of it stays.
     pub fn leave(&self, partition: i32) {
         if let Some(figures) = self.figures().get_mut(&partition) {
-            figures.serving = false;
+            (figures.serving, figures.whole) = (false, None);
         }
         self.tell();
     }

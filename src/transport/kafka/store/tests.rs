@@ -13,9 +13,15 @@ fn change(partition: i32, key: &str, seen: i64, ended: bool) -> Change<'_> {
     Change { partition, key: key.as_bytes(), value: Some(Cow::Owned(state.encode())) }
 }
 
+/// A partition that was read to its end.
+fn serve(store: &Store, partition: i32) {
+    assert!(store.read_to(partition, 0, store.opened()));
+    store.serve(partition);
+}
+
 /// As a commit does, whatever is served.
 fn put(store: &Store, changes: &[Change<'_>]) {
-    store.put(changes, &BTreeMap::new()).unwrap();
+    store.put(changes, &BTreeMap::new(), 0).unwrap();
 }
 
 #[test]
@@ -24,7 +30,7 @@ fn the_same_key_in_two_partitions_is_two_streams() {
     let store = store(dir.path()).unwrap();
     put(&store, &[change(0, "a", 3, false), change(1, "a", 9, false)]);
     let keys: Vec<_> = [0, 1, 2].map(|p| StreamId::within(p, b"a").unwrap()).into();
-    (0..3).for_each(|partition| store.serve(partition));
+    (0..3).for_each(|partition| serve(&store, partition));
     let seen: Vec<_> = store.load(&keys).unwrap().into_iter().map(|s| s.map(|s| s.entry.seen)).collect();
     assert_eq!(seen, [Some(3), Some(9), None]);
     store.clear(1).unwrap();
@@ -39,9 +45,9 @@ fn only_streams_of_partitions_in_charge_are_idle() {
     let store = store(dir.path()).unwrap();
     put(&store, &[change(0, "a", 1, false), change(1, "b", 1, false), change(1, "c", 1, true)]);
     assert_eq!(store.idle(10, None, 10).unwrap().streams, []);
-    store.serve(1);
+    serve(&store, 1);
     assert_eq!(store.idle(10, None, 10).unwrap().streams, [StreamId::within(1, b"b").unwrap()]);
-    store.serve(0);
+    serve(&store, 0);
     let page = store.idle(10, None, 1).unwrap();
     let rest = store.idle(10, page.next.as_ref(), 10).unwrap();
     assert_eq!((page.streams.len(), rest.streams.len(), rest.next), (1, 1, None));
@@ -54,9 +60,9 @@ fn a_state_that_was_written_too_late_does_not_undo_a_newer_one() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).unwrap();
     let record = |seen| (b"a".to_vec(), change(0, "a", seen, true).value.map(Cow::into_owned));
-    store.restore(0, &[record(5), record(9), record(7)], None).unwrap();
+    store.restore(0, &[record(5), record(9), record(7)], None, 0).unwrap();
     assert_eq!((store.held(0).live, store.held(0).seen), (0, 9));
-    store.serve(0);
+    serve(&store, 0);
     let state = store.load(&[StreamId::within(0, b"a").unwrap()]).unwrap().remove(0).unwrap();
     assert_eq!(state.entry.seen, 9);
 }
@@ -71,7 +77,7 @@ fn an_ended_stream_is_forgotten_only_when_none_of_its_records_is_read_again() {
     let found = store.forgettable(10, &[(0, 8)], 9).unwrap();
     assert_eq!(found, [StreamId::within(0, b"a").unwrap()]);
     put(&store, &[Change { partition: 0, key: found[0].as_bytes(), value: None }]);
-    store.serve(0);
+    serve(&store, 0);
     assert_eq!(store.load(&found).unwrap(), [None]);
 }
 
@@ -82,8 +88,8 @@ fn a_damaged_changelog_is_never_taken_for_an_empty_one() {
     let good = change(0, "a", 1, true).value.unwrap().into_owned();
     let mut bad = good.clone();
     bad[10] ^= 1;
-    store.restore(0, &[(b"a".to_vec(), Some(good))], None).unwrap();
-    let error = store.restore(0, &[(b"b".to_vec(), Some(bad))], None).unwrap_err();
+    store.restore(0, &[(b"a".to_vec(), Some(good))], None, 0).unwrap();
+    let error = store.restore(0, &[(b"b".to_vec(), Some(bad))], None, 0).unwrap_err();
     assert!(matches!(error, RestoreError::Damaged { stream, .. } if stream == "b"));
 }
 
@@ -119,27 +125,27 @@ fn only_the_last_state_of_a_stream_decides_whose_partition_it_is() {
     let ends = [state("b", 5, None), (b"c".to_vec(), None)];
     let dir = tempfile::tempdir().unwrap();
     let store = store_of(dir.path(), None, OnModelChange::Refuse);
-    store.restore(0, &states_of_two_models(), None).unwrap();
+    store.restore(0, &states_of_two_models(), None, 0).unwrap();
     let found = RestoreError::OtherModel { live: 2, found: fingerprint(1), given: store.models().given() };
     assert_eq!((counts(&store), store.refusal(0)), ((3, 0, 2), Some(found)));
-    store.restore(0, &ends, None).unwrap();
+    store.restore(0, &ends, None, 0).unwrap();
     assert_eq!((counts(&store), store.refusal(0)), ((1, 0, 0), None));
 
     let dir = tempfile::tempdir().unwrap();
     let store = store_of(dir.path(), Some(1), OnModelChange::Drain);
-    store.restore(0, &states_of_two_models(), None).unwrap();
+    store.restore(0, &states_of_two_models(), None, 0).unwrap();
     assert_eq!((counts(&store), store.refusal(0)), ((3, 2, 0), None));
     // Only what is served is counted: the rest may be another instance's.
     let draining = || store.events.metrics().streams_draining.get();
     assert_eq!(draining(), 0);
-    store.serve(0);
+    serve(&store, 0);
     assert_eq!(draining(), 2);
-    store.restore(0, &ends, None).unwrap();
+    store.restore(0, &ends, None, 0).unwrap();
     assert_eq!((counts(&store), draining()), ((1, 0, 0), 0));
 
     let dir = tempfile::tempdir().unwrap();
     let store = store_of(dir.path(), Some(3), OnModelChange::Drain);
-    store.restore(0, &states_of_two_models(), None).unwrap();
+    store.restore(0, &states_of_two_models(), None, 0).unwrap();
     assert!(matches!(store.refusal(0), Some(RestoreError::OtherModel { live: 2, .. })), "a third one's");
 }
 
@@ -148,7 +154,7 @@ fn a_saved_copy_is_judged_anew_by_the_models_that_there_are_now() {
     let dir = tempfile::tempdir().unwrap();
     let mark = Mark::new(3, b"c", None);
     let store = store_of(dir.path(), Some(1), OnModelChange::Drain);
-    store.restore(0, &states_of_two_models(), Some(mark)).unwrap();
+    store.restore(0, &states_of_two_models(), Some(mark), 0).unwrap();
     store.save().unwrap();
     drop(store);
     let store = store_of(dir.path(), None, OnModelChange::Refuse);
@@ -161,7 +167,7 @@ fn a_saved_copy_is_judged_anew_by_the_models_that_there_are_now() {
     // What is to be dropped is dropped while it is read from the changelog.
     let store = store_of(dir.path(), None, OnModelChange::Reset);
     assert_eq!((counts(&store), store.held(0).mark), ((0, 0, 0), None));
-    store.restore(0, &states_of_two_models(), Some(mark)).unwrap();
+    store.restore(0, &states_of_two_models(), Some(mark), 0).unwrap();
     assert_eq!((counts(&store), store.refusal(0)), ((1, 0, 0), None));
 }
 
