@@ -298,8 +298,8 @@ fn stdio_serves_health_and_metrics_where_it_is_told_to() {
     let place = Place::new();
     let mut command = place.command(&["--set", "transport.kind=stdio"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
-    let address = lines.map_while(Result::ok).find_map(|line| {
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+    let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
         let event: Value = serde_json::from_str(&line).unwrap();
         event["address"].as_str().map(str::to_string)
     });
@@ -313,5 +313,6 @@ fn stdio_serves_health_and_metrics_where_it_is_told_to() {
     assert_eq!((status("/metrics"), status("/v1/labels")), (200, 404));
     // Standard input is still open: the signal must not wait for it.
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let rest: Vec<String> = lines.map_while(Result::ok).collect();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{rest:?}");
 }

@@ -59,9 +59,9 @@ pub fn check(bytes: &[u8]) {
         assert_eq!(all(&packed, at_once, read), whole);
     }
     let dripped = all(&plain, at_once, read);
-    match (packing, &whole.1, &dripped.1) {
+    match (plain.starts_with(b"\x1f\x8b"), &whole.1, &dripped.1) {
         // How much is unpacked before the damage shows depends on how much is asked for at once.
-        (1, Some(_), Some(_)) => {}
+        (true, Some(_), Some(_)) => {}
         _ => assert_eq!(dripped, whole),
     }
     if packing == 0 {
