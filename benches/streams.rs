@@ -143,9 +143,7 @@ impl Bench<'_> {
                 sender.flush();
             }
         }
-        while self.daemon().metric("strand_records_total") - before < sent as f64 {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        until(|| self.daemon().metric("strand_records_total") - before >= sent as f64);
         begun.elapsed().as_secs_f64()
     }
 

@@ -1,19 +1,15 @@
 //! What happens by itself: records are sent, members are heard of or not, markers arrive, timers run out.
 
 use crate::cluster::{News, Topic};
-use crate::group::Client;
 use crate::instance;
 use crate::plan::Transport;
-use crate::scheduler::{MAIN, Sim};
+use crate::scheduler::Sim;
 use crate::store::Store;
 use crate::world::{Instance, Phase, Request, World};
 use rand::RngExt;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use strand::shutdown::Shutdown;
 use strand::transport::Origin;
-use strand::transport::kafka::Assignment;
 
 /// What happens by itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -141,23 +137,7 @@ impl World {
         let k = &mut self.instances[instance];
         k.incarnation += 1;
         let incarnation = k.incarnation;
-        *k = Instance {
-            alive: true,
-            incarnation,
-            frozen_until_us: 0,
-            deaf_until_us: 0,
-            coordinator: MAIN,
-            polling: false,
-            shutdown: Shutdown::new(),
-            client: Client::default(),
-            assignment: Arc::new(Assignment::new(sim.events.clone())),
-            store: Arc::new(saved.saved()),
-            saved,
-            restoring: BTreeMap::new(),
-            committed: BTreeMap::new(),
-            id,
-            sending: None,
-        };
+        *k = Instance { alive: true, incarnation, ..Instance::new(&sim.events, id, saved) };
         self.note(Some(instance), &format_args!("starts"));
         if self.plan.transport != Transport::Embedded {
             self.within(50_000, Event::Heartbeat { instance, incarnation });

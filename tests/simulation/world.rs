@@ -98,13 +98,10 @@ pub struct World {
     pub trace: Option<String>,
 }
 
-impl World {
-    pub fn new(plan: Plan, traced: bool, sim_events: &strand::events::Events) -> World {
-        let mut dice = ChaCha8Rng::seed_from_u64(plan.seed ^ 0x5eed);
-        let mut cluster = Cluster::default();
-        let durable = Arc::new(Store::default());
-        durable.serve(0);
-        let instances = (0..plan.instances).map(|_| Instance {
+impl Instance {
+    /// One that does not run yet, on a local directory with this transactional id and copy of the states.
+    pub fn new(events: &strand::events::Events, id: usize, saved: Store) -> Instance {
+        Instance {
             alive: false,
             incarnation: 0,
             frozen_until_us: 0,
@@ -113,14 +110,24 @@ impl World {
             polling: false,
             shutdown: Shutdown::new(),
             client: Client::default(),
-            assignment: Arc::new(Assignment::new(sim_events.clone())),
-            store: Arc::default(),
-            saved: Store::default(),
+            assignment: Arc::new(Assignment::new(events.clone())),
+            store: Arc::new(saved.saved()),
+            saved,
             restoring: BTreeMap::new(),
             committed: BTreeMap::new(),
-            id: cluster.new_id(),
+            id,
             sending: None,
-        });
+        }
+    }
+}
+
+impl World {
+    pub fn new(plan: Plan, traced: bool, sim_events: &strand::events::Events) -> World {
+        let mut dice = ChaCha8Rng::seed_from_u64(plan.seed ^ 0x5eed);
+        let mut cluster = Cluster::default();
+        let durable = Arc::new(Store::default());
+        durable.serve(0);
+        let instances = (0..plan.instances).map(|_| Instance::new(sim_events, cluster.new_id(), Store::default()));
         let instances: Vec<Instance> = instances.collect();
         let last = plan.times_us.last().copied().unwrap_or(0);
         let calm_at_us = last + dice.random_range(0..10_000_000);
