@@ -23,6 +23,7 @@
 
 pub mod bench;
 pub mod network;
+mod numbers;
 pub mod params;
 pub mod session;
 pub mod spans;
@@ -30,6 +31,7 @@ pub mod spec;
 mod state;
 pub mod testing;
 
+pub use numbers::StatePrecision;
 pub use session::{Output, Session, StepLabel, Stepper};
 pub use spans::{Span, SpanDecoder};
 pub use spec::{ModelError, ModelSpec, Scheme, Task};
