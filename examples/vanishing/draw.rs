@@ -60,7 +60,7 @@ pub fn vanishing(path: &Path, cells: &[Reach]) -> Result<(), String> {
     pair(
         path,
         |area| chart(area, "Before training", axes, true, &lines(|cell| &cell.before), &none),
-        |area| chart(area, "After training", axes, true, &lines(|cell| &cell.after), &none),
+        |area| chart(area, "After 300 steps of training, or solved", axes, true, &lines(|cell| &cell.after), &none),
     )
 }
 
