@@ -14,11 +14,29 @@ fn cell() -> impl Strategy<Value = LayerSpec> {
         (Cell::Gru, Nonlinearity::Tanh),
         (Cell::Rnn, Nonlinearity::Tanh),
         (Cell::Rnn, Nonlinearity::Relu),
+        (Cell::GruSimplified, Nonlinearity::Tanh),
+        (Cell::LstmPeephole, Nonlinearity::Tanh),
     ];
-    (0..kinds.len(), 1usize..70).prop_map(move |(kind, hidden)| LayerSpec {
-        cell: kinds[kind].0,
+    (0..kinds.len(), 2usize..70, prop::bool::ANY).prop_map(move |(kind, hidden, layer_norm)| LayerSpec {
         nonlinearity: kinds[kind].1,
-        hidden,
+        layer_norm,
+        ..LayerSpec::new(kinds[kind].0, hidden)
+    })
+}
+
+/// Layers upon each other; of those that are as wide as the one below, by `residual`, some are residual.
+fn stack(most: usize) -> impl Strategy<Value = Vec<LayerSpec>> {
+    let layers = prop::collection::vec((cell(), prop::bool::ANY, prop::bool::ANY), 1..most);
+    layers.prop_map(|layers| {
+        let mut stack: Vec<LayerSpec> = Vec::new();
+        for (mut layer, as_wide, residual) in layers {
+            if let Some(below) = stack.last().filter(|_| as_wide) {
+                layer.hidden = below.hidden;
+                layer.residual = residual;
+            }
+            stack.push(layer);
+        }
+        stack
     })
 }
 
@@ -80,7 +98,7 @@ proptest! {
 
     #[test]
     fn words_are_labelled_the_same_alone_and_in_any_company(
-        stack in prop::collection::vec(cell(), 1..4),
+        stack in stack(4),
         starts in prop::collection::vec((0usize..200, 1usize..300), 1..12),
         cuts in prop::collection::vec(1usize..40, 1..6),
         seed: u64,
@@ -99,7 +117,7 @@ proptest! {
 
     #[test]
     fn bases_are_labelled_the_same_alone_and_in_any_company(
-        stack in prop::collection::vec(cell(), 1..3),
+        stack in stack(3),
         lengths in prop::collection::vec(1usize..400, 1..10),
         cuts in prop::collection::vec(1usize..90, 1..6),
         seed: u64,
@@ -120,7 +138,9 @@ proptest! {
 #[test]
 fn a_saved_state_goes_on_as_if_never_saved() {
     let dir = tempfile::tempdir().unwrap();
-    random_model(dir.path(), &words_spec("w", layers(&[Cell::Lstm, Cell::Gru], 20)), TEXT, 3).unwrap();
+    let mut stack = layers(&[Cell::Lstm, Cell::Gru, Cell::LstmPeephole, Cell::GruSimplified], 20);
+    (stack[2].residual, stack[3].layer_norm) = (true, true);
+    random_model(dir.path(), &words_spec("w", stack), TEXT, 3).unwrap();
     let model = Arc::new(Model::load(dir.path()).unwrap());
     let whole = alone(&model, InputFormat::Text, TEXT.as_bytes());
     let mut stepper = Stepper::new(model.clone());

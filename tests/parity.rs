@@ -46,8 +46,10 @@ fn every_cell_gives_pytorchs_outputs_and_states() {
             let (c0, cn) = if cell == Cell::Lstm { (get("c0"), get("cn")) } else { (Vec::new(), Vec::new()) };
             for k in 0..depth {
                 let four = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"].map(|n| get(&format!("{n}_l{k}")));
-                let weights = LayerWeights { w_ih: &four[0], w_hh: &four[1], b_ih: &four[2], b_hh: &four[3] };
-                let layer = Layer::new(cell, nonlinearity, if k == 0 { input } else { hidden }, hidden, weights);
+                let [w_ih, w_hh, b_ih, b_hh] = four.each_ref().map(|v| &v[..]);
+                let weights = LayerWeights { w_ih, w_hh, b_ih, b_hh, ..LayerWeights::default() };
+                let spec = LayerSpec { nonlinearity, ..LayerSpec::new(cell, hidden) };
+                let layer = Layer::new(&spec, if k == 0 { input } else { hidden }, weights);
                 let at = k * streams * hidden..(k + 1) * streams * hidden;
                 let mut h = h0[at.clone()].to_vec();
                 let mut c = c0.get(at.clone()).unwrap_or_default().to_vec();
@@ -66,12 +68,11 @@ fn every_cell_gives_pytorchs_outputs_and_states() {
 fn a_training_follows_pytorchs_loss_for_100_steps() {
     let bytes = std::fs::read("tests/golden/training.safetensors").unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    let layer = |cell, hidden| LayerSpec { cell, hidden, nonlinearity: Nonlinearity::Tanh };
     let shape = NetShape {
         tables: vec![TableShape { name: "word", rows: 12, dim: 6 }],
         chars: None,
         dense: 0,
-        layers: vec![layer(Cell::Lstm, 10), layer(Cell::Gru, 8)],
+        layers: vec![LayerSpec::new(Cell::Lstm, 10), LayerSpec::new(Cell::Gru, 8)],
         classes: 4,
     };
     let mut rng = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0);

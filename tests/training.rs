@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use strand::model::Model;
+use strand::rnn::{Cell, LayerSpec};
 use strand::train::trainer::train_until;
 use strand::train::{Recipe, TrainReport, train};
 
@@ -92,6 +93,30 @@ fn the_same_seed_gives_the_same_weights_on_any_number_of_threads() {
     assert!(best.f1.unwrap() > 0.9 && best.endless.unwrap() > 0.9, "{best}");
 }
 
+/// The recipe with other cells and all options.
+fn recipe_with_options(dir: &Path) -> Recipe {
+    let mut recipe = recipe(dir, "options", "");
+    let layers = [(Cell::LstmPeephole, false), (Cell::GruSimplified, true), (Cell::LstmPeephole, true)];
+    recipe.layers =
+        layers.map(|(cell, residual)| LayerSpec { residual, layer_norm: true, ..LayerSpec::new(cell, 16) }).to_vec();
+    recipe
+}
+
+#[test]
+fn residual_and_normalised_layers_learn_and_train_the_same_on_any_number_of_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut recipe = recipe_with_options(dir.path());
+    recipe.train.threads = 1;
+    let (report, one) = run(&recipe, false);
+    recipe.train.threads = 3;
+    let (_, three) = run(&recipe, false);
+    assert!(one == three, "three threads give other weights than one");
+    let best = report.best.unwrap();
+    assert!(best.f1.unwrap() > 0.9 && best.endless.unwrap() > 0.9, "{best}");
+    let model = Model::load(&recipe.output.dir).unwrap();
+    assert_eq!(model.spec().layers, recipe.layers);
+}
+
 #[test]
 fn a_resumed_training_ends_at_the_same_weights() {
     let dir = tempfile::tempdir().unwrap();
@@ -135,8 +160,13 @@ fn what_a_recipe_gets_wrong_is_said() {
     assert_eq!(error("word_dropout=1.5"), "train.word_dropout = 1.5: must be at least 0 and below 1");
     assert_eq!(error("chunk=0"), "train.chunk = 0: must be at least 1");
     assert!(error("class_weights={ \"B-GPE\" = 2.0 }").contains("B-GPE"));
+    let mut narrow = recipe_with_options(dir.path());
+    narrow.layers[1].hidden = 12;
+    let error_of = |recipe: &Recipe| train(recipe, false).unwrap_err().to_string();
+    let narrow = error_of(&narrow);
+    assert!(narrow.contains("layer 1: residual = true") && narrow.contains("16 numbers, hidden = 12"), "{narrow}");
     let mut missing = recipe(dir.path(), "e", "");
     missing.data.train = vec![toml::Value::from("none.tsv").try_into().unwrap()];
-    let error = train(&missing, false).unwrap_err().to_string();
+    let error = error_of(&missing);
     assert!(error.contains("none.tsv"), "{error}");
 }

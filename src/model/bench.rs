@@ -66,7 +66,7 @@ const BUDGET: Duration = Duration::from_secs(1);
 
 /// Steps per second: median, least, most. With several threads the streams are shared out among them.
 pub fn steps_per_second(model: &BenchModel, work: &Workload, threads: usize) -> [f64; 3] {
-    let layer = LayerSpec { cell: model.cell, hidden: model.hidden, nonlinearity: Default::default() };
+    let layer = LayerSpec::new(model.cell, model.hidden);
     let layers = vec![layer; model.layers];
     let shape = NetShape { tables: Vec::new(), chars: None, dense: model.input, layers, classes: model.classes };
     let mut rng = ChaCha8Rng::seed_from_u64(0);

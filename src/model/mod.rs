@@ -66,8 +66,9 @@ impl Model {
             .map_err(|e| ModelError::Invalid { path: path.clone(), detail: e.to_string() })?;
         let classes = spec.classes.as_ref().map_or(spec.labels.len(), Vec::len);
         let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, classes);
-        let params = Params::load(&shape, &dir.join("weights.safetensors"))?;
         let invalid = |detail| ModelError::Invalid { path: path.clone(), detail };
+        shape.check().map_err(invalid)?;
+        let params = Params::load(&shape, &dir.join("weights.safetensors"))?;
         let model = Model::new(spec, encoder, &params).map_err(invalid)?;
         match &model.spec.fingerprint {
             Some(expected) if *expected != model.fingerprint_hex => Err(invalid(format!(
@@ -83,6 +84,7 @@ impl Model {
     pub fn new(spec: ModelSpec, encoder: Encoder, params: &Params<f32>) -> Result<Model, String> {
         let class_label = spec.class_labels()?;
         let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, class_label.len());
+        shape.check()?;
         let fingerprint = fingerprint(&spec, &encoder, params)?;
         Ok(Model {
             network: Network::new(&shape, params),

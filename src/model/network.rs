@@ -54,15 +54,10 @@ impl Network {
     pub fn new(shape: &NetShape, params: &Params<f32>) -> Network {
         let chars = shape.chars.as_ref();
         let char_layers = chars.map_or(Vec::new(), |c| {
-            (0..c.directions())
-                .map(|d| Layer::new(c.cell, Default::default(), c.dim, c.hidden, params.layer(shape.char_layer_at(d))))
-                .collect()
+            (0..c.directions()).map(|d| Layer::new(&c.layer(), c.dim, params.layer(shape.char_layer_at(d)))).collect()
         });
         let layers = (shape.layers.iter().enumerate())
-            .map(|(k, l)| {
-                let weights = params.layer(shape.layer_at(k));
-                Layer::new(l.cell, l.nonlinearity, shape.layer_input(k), l.hidden, weights)
-            })
+            .map(|(k, l)| Layer::new(l, shape.layer_input(k), params.layer(shape.layer_at(k))))
             .collect();
         let head = shape.head_at();
         Network {

@@ -2,6 +2,8 @@
 
 use super::spec::ModelError;
 use crate::encode::{EncoderSpec, Layout, TableShape};
+use crate::rnn::bptt::LayerGrads;
+use crate::rnn::layer::LayerWeights;
 use crate::rnn::real::Real;
 use crate::rnn::{Cell, LayerSpec};
 use ndarray::ArrayD;
@@ -30,6 +32,11 @@ pub struct CharNetShape {
 }
 
 impl CharNetShape {
+    /// The layer of one direction.
+    pub fn layer(&self) -> LayerSpec {
+        LayerSpec::new(self.cell, self.hidden)
+    }
+
     pub fn directions(&self) -> usize {
         1 + usize::from(self.bidirectional)
     }
@@ -42,11 +49,29 @@ enum Init {
     Normal(f64),
     /// Uniform in ±bound, as PyTorch's recurrent and linear layers.
     Uniform(f64),
+    /// This number.
+    All(f64),
 }
 
-/// The four tensors of one recurrent layer, as positions in [`Params`].
+/// The tensors of one recurrent layer, as positions in [`Params`]: `weight_ih`, `weight_hh`, `bias_ih`, `bias_hh`; then
+/// the peepholes, then weight and bias of the normalisation, where the layer has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LayerAt(pub usize);
+pub struct LayerAt {
+    pub first: usize,
+    peephole: bool,
+    norm: bool,
+}
+
+impl LayerAt {
+    fn new(first: usize, layer: &LayerSpec) -> LayerAt {
+        LayerAt { first, peephole: layer.cell == Cell::LstmPeephole, norm: layer.layer_norm }
+    }
+
+    /// The position after the last.
+    fn end(self) -> usize {
+        self.first + 4 + usize::from(self.peephole) + 2 * usize::from(self.norm)
+    }
+}
 
 impl NetShape {
     pub fn new(encoder: &EncoderSpec, layout: &Layout, layers: &[LayerSpec], classes: usize) -> NetShape {
@@ -69,6 +94,12 @@ impl NetShape {
         self.tables.iter().map(|t| t.dim).sum::<usize>() + chars + self.dense
     }
 
+    /// Says which layer cannot be what it is asked to be.
+    pub fn check(&self) -> Result<(), String> {
+        let mut layers = self.layers.iter().enumerate();
+        layers.try_for_each(|(k, layer)| layer.check(self.layer_input(k)).map_err(|e| format!("layer {k}: {e}")))
+    }
+
     /// Input width of layer `k`.
     pub fn layer_input(&self, k: usize) -> usize {
         if k == 0 { self.input() } else { self.layers[k - 1].hidden }
@@ -87,18 +118,30 @@ impl NetShape {
         self.tables.len()
     }
 
+    /// # Panics
+    /// If the network has no character encoder.
     pub fn char_layer_at(&self, direction: usize) -> LayerAt {
-        LayerAt(self.tables.len() + 1 + 4 * direction)
+        let layer = self.chars.as_ref().expect("the network has a character encoder").layer();
+        let forwards = LayerAt::new(self.char_embed_at() + 1, &layer);
+        if direction == 0 { forwards } else { LayerAt::new(forwards.end(), &layer) }
     }
 
     pub fn layer_at(&self, k: usize) -> LayerAt {
-        let chars = self.chars.as_ref().map_or(0, |c| 1 + 4 * c.directions());
-        LayerAt(self.tables.len() + chars + 4 * k)
+        LayerAt::new(self.layers_end(k), &self.layers[k])
+    }
+
+    /// The position after the tensors of the layers below `k`.
+    fn layers_end(&self, k: usize) -> usize {
+        let below = match &self.chars {
+            Some(chars) => self.char_layer_at(chars.directions() - 1).end(),
+            None => self.tables.len(),
+        };
+        self.layers[..k].iter().fold(below, |first, layer| LayerAt::new(first, layer).end())
     }
 
     /// The head's weight; its bias follows.
     pub fn head_at(&self) -> usize {
-        self.layer_at(self.layers.len()).0
+        self.layers_end(self.layers.len())
     }
 
     /// Names, shapes and first values of all tensors, in the order of the `*_at` positions.
@@ -107,21 +150,29 @@ impl NetShape {
         for t in &self.tables {
             all.push((format!("tables.{}.weight", t.name), vec![t.rows, t.dim], Init::Normal(0.1)));
         }
-        let recurrent = |all: &mut Vec<_>, prefix: &str, k: usize, cell: Cell, input: usize, hidden: usize| {
-            let (gates, init) = (cell.gates() * hidden, Init::Uniform(1.0 / (hidden as f64).sqrt()));
+        let recurrent = |all: &mut Vec<_>, prefix: &str, k: usize, layer: &LayerSpec, input: usize| {
+            let hidden = layer.hidden;
+            let (gates, init) = (layer.cell.gates() * hidden, Init::Uniform(1.0 / (hidden as f64).sqrt()));
             all.push((format!("{prefix}.weight_ih_l{k}"), vec![gates, input], init));
             all.push((format!("{prefix}.weight_hh_l{k}"), vec![gates, hidden], init));
             all.push((format!("{prefix}.bias_ih_l{k}"), vec![gates], init));
             all.push((format!("{prefix}.bias_hh_l{k}"), vec![gates], init));
+            if layer.cell == Cell::LstmPeephole {
+                all.push((format!("{prefix}.peephole_l{k}"), vec![3 * hidden], init));
+            }
+            if layer.layer_norm {
+                all.push((format!("{prefix}.norm_l{k}.weight"), vec![hidden], Init::All(1.0)));
+                all.push((format!("{prefix}.norm_l{k}.bias"), vec![hidden], Init::All(0.0)));
+            }
         };
         if let Some(c) = &self.chars {
             all.push(("chars.embed.weight".into(), vec![c.rows, c.dim], Init::Normal(0.1)));
             for direction in ["chars.fwd", "chars.bwd"].iter().take(c.directions()) {
-                recurrent(&mut all, direction, 0, c.cell, c.dim, c.hidden);
+                recurrent(&mut all, direction, 0, &c.layer(), c.dim);
             }
         }
         for (k, layer) in self.layers.iter().enumerate() {
-            recurrent(&mut all, "rnn", k, layer.cell, self.layer_input(k), layer.hidden);
+            recurrent(&mut all, "rnn", k, layer, self.layer_input(k));
         }
         let bound = Init::Uniform(1.0 / (self.top() as f64).sqrt());
         all.push(("head.weight".into(), vec![self.classes, self.top()], bound));
@@ -138,11 +189,13 @@ pub struct Params<T> {
 }
 
 impl<T: Real> Params<T> {
-    /// First values: tables from N(0, 0.1²), all else uniform in ±1/√hidden as PyTorch's layers.
+    /// First values: tables from N(0, 0.1²), weights of normalisations 1 and their biases 0, all else uniform in
+    /// ±1/√hidden as PyTorch's layers.
     pub fn random(shape: &NetShape, rng: &mut impl Rng) -> Params<T> {
         let (mut names, mut values) = (Vec::new(), Vec::new());
         for (name, dims, init) in shape.tensors() {
             let mut draw = || match init {
+                Init::All(x) => x,
                 Init::Uniform(bound) => rng.random_range(-bound..bound),
                 Init::Normal(deviation) => {
                     // Box and Muller 1958.
@@ -196,19 +249,34 @@ impl<T: Real> Params<T> {
         self.values.iter_mut().map(|v| v.as_slice_mut().expect("parameters are made in standard layout"))
     }
 
-    /// The four tensors of a recurrent layer.
-    pub fn layer(&self, at: LayerAt) -> crate::rnn::layer::LayerWeights<'_, T> {
-        let s = |k| self.slice(at.0 + k);
-        crate::rnn::layer::LayerWeights { w_ih: s(0), w_hh: s(1), b_ih: s(2), b_hh: s(3) }
+    /// The tensors of a recurrent layer.
+    pub fn layer(&self, at: LayerAt) -> LayerWeights<'_, T> {
+        let mut all = (at.first..at.end()).map(|k| self.slice(k));
+        let mut next = || all.next().expect("a layer's tensors are those of its positions");
+        LayerWeights {
+            w_ih: next(),
+            w_hh: next(),
+            b_ih: next(),
+            b_hh: next(),
+            peephole: if at.peephole { next() } else { Default::default() },
+            norm: at.norm.then(|| [next(), next()]),
+        }
     }
 
-    /// The four tensors of a recurrent layer, to be added to.
-    pub fn layer_mut(&mut self, at: LayerAt) -> crate::rnn::bptt::LayerGrads<'_, T> {
-        let mut four = self.values[at.0..at.0 + 4]
+    /// The tensors of a recurrent layer, to be added to.
+    pub fn layer_mut(&mut self, at: LayerAt) -> LayerGrads<'_, T> {
+        let mut all = self.values[at.first..at.end()]
             .iter_mut()
             .map(|v| v.as_slice_mut().expect("parameters are made in standard layout"));
-        let mut next = || four.next().expect("four tensors a layer");
-        crate::rnn::bptt::LayerGrads { w_ih: next(), w_hh: next(), b_ih: next(), b_hh: next() }
+        let mut next = || all.next().expect("a layer's tensors are those of its positions");
+        LayerGrads {
+            w_ih: next(),
+            w_hh: next(),
+            b_ih: next(),
+            b_hh: next(),
+            peephole: if at.peephole { next() } else { Default::default() },
+            norm: at.norm.then(|| [next(), next()]),
+        }
     }
 }
 

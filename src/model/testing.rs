@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// Layers of these cells, `hidden` wide.
 pub fn layers(cells: &[Cell], hidden: usize) -> Vec<LayerSpec> {
-    cells.iter().map(|&cell| LayerSpec { cell, hidden, nonlinearity: Default::default() }).collect()
+    cells.iter().map(|&cell| LayerSpec::new(cell, hidden)).collect()
 }
 
 /// A model specification that tags words with PER, ORG, LOC.

@@ -6,15 +6,13 @@
 use super::kernel::Packed;
 use super::layer::{LayerWeights, fold_bias, repeat};
 use super::real::Real;
-use super::{Cell, Nonlinearity};
+use super::{Cell, LayerSpec, Nonlinearity};
 
 /// A layer's weights laid out for both ways; made once per optimiser step, shared by all threads.
 #[derive(Debug)]
 pub struct TrainLayer<T> {
-    pub cell: Cell,
-    pub nonlinearity: Nonlinearity,
+    pub spec: LayerSpec,
     pub input: usize,
-    pub hidden: usize,
     w_ih: Packed<T>,
     w_hh: Packed<T>,
     w_hn: Packed<T>,
@@ -22,12 +20,14 @@ pub struct TrainLayer<T> {
     back_hh: Packed<T>,
     bias: Vec<T>,
     bias_hn: Vec<T>,
+    peephole: Vec<T>,
+    norm: Option<[Vec<T>; 2]>,
 }
 
 /// What a forward pass leaves for the way back.
 #[derive(Debug, Default)]
 pub struct Tape<T> {
-    /// Outputs h, `[rows, hidden]`.
+    /// h of every step, `[rows, hidden]`; what the layer hands up is [`TrainLayer::output`].
     pub h: Vec<T>,
     gates: Vec<T>,
     c: Vec<T>,
@@ -43,6 +43,8 @@ pub struct LayerGrads<'a, T> {
     pub w_hh: &'a mut [T],
     pub b_ih: &'a mut [T],
     pub b_hh: &'a mut [T],
+    pub peephole: &'a mut [T],
+    pub norm: Option<[&'a mut [T]; 2]>,
 }
 
 /// Space that [`TrainLayer::backward`] works in; kept between calls.
@@ -63,13 +65,14 @@ impl<T: Real> Default for BackScratch<T> {
 }
 
 impl<T: Real> TrainLayer<T> {
-    pub fn new(cell: Cell, nonlinearity: Nonlinearity, input: usize, hidden: usize) -> TrainLayer<T> {
+    /// # Panics
+    /// If the layer cannot be over such an input: see [`LayerSpec::check`].
+    pub fn new(spec: &LayerSpec, input: usize) -> TrainLayer<T> {
+        assert_eq!(spec.check(input), Ok(()));
         let empty = Packed::empty;
         TrainLayer {
-            cell,
-            nonlinearity,
+            spec: spec.clone(),
             input,
-            hidden,
             w_ih: empty(),
             w_hh: empty(),
             w_hn: empty(),
@@ -77,13 +80,15 @@ impl<T: Real> TrainLayer<T> {
             back_hh: empty(),
             bias: Vec::new(),
             bias_hn: Vec::new(),
+            peephole: Vec::new(),
+            norm: None,
         }
     }
 
     /// Takes the weights as they are now.
     pub fn set(&mut self, w: LayerWeights<'_, T>) {
-        let (input, hidden, gates) = (self.input, self.hidden, self.cell.gates() * self.hidden);
-        let shared = if self.cell == Cell::Gru { 2 * hidden } else { gates };
+        let (input, hidden, cell) = (self.input, self.spec.hidden, self.spec.cell);
+        let (gates, shared) = (cell.gates() * hidden, cell.shared_gates() * hidden);
         self.w_ih.pack(w.w_ih, (1, input), input, gates);
         self.w_hh.pack(w.w_hh, (1, hidden), hidden, shared);
         if shared < gates {
@@ -91,10 +96,12 @@ impl<T: Real> TrainLayer<T> {
         }
         self.back_ih.pack(w.w_ih, (input, 1), gates, input);
         self.back_hh.pack(w.w_hh, (hidden, 1), gates, hidden);
-        (self.bias, self.bias_hn) = fold_bias(self.cell, hidden, w.b_ih, w.b_hh);
+        (self.bias, self.bias_hn) = fold_bias(cell, hidden, w.b_ih, w.b_hh);
+        self.peephole = w.peephole.to_vec();
+        self.norm = w.norm.map(|norm| norm.map(<[T]>::to_vec));
     }
 
-    /// As [`super::layer::Layer::forward`], filling `tape`. `reset[row]`: the stream's state is zero before that row.
+    /// As [`super::layer::Layer::forward`] up to h, filling `tape`. `reset[row]`: the stream's state is zero before that row.
     pub fn forward(
         &self,
         x: &[T],
@@ -105,7 +112,8 @@ impl<T: Real> TrainLayer<T> {
         tape: &mut Tape<T>,
     ) {
         let rows: usize = sizes.iter().sum();
-        let (hidden, width) = (self.hidden, self.cell.gates() * self.hidden);
+        let (cell, hidden) = (self.spec.cell, self.spec.hidden);
+        let width = cell.gates() * hidden;
         repeat(&mut tape.gates, &self.bias, rows);
         T::gemm(rows, x, (self.input, 1), &self.w_ih, &mut tape.gates, width);
         for kept in [&mut tape.h, &mut tape.c, &mut tape.h_prev, &mut tape.c_prev, &mut tape.hn] {
@@ -117,19 +125,24 @@ impl<T: Real> TrainLayer<T> {
             let h = &mut h[..m * hidden];
             for r in (0..m).filter(|r| reset.is_some_and(|reset| reset[row + r])) {
                 h[r * hidden..(r + 1) * hidden].fill(T::zero());
-                if self.cell == Cell::Lstm {
+                if cell.has_c() {
                     c[r * hidden..(r + 1) * hidden].fill(T::zero());
                 }
             }
             tape.h_prev.extend_from_slice(h);
             T::gemm(m, h, (hidden, 1), &self.w_hh, gates, width);
-            match self.cell {
-                Cell::Lstm => {
+            match cell {
+                Cell::Lstm | Cell::LstmPeephole => {
                     let c = &mut c[..m * hidden];
                     tape.c_prev.extend_from_slice(c);
-                    T::lstm_rows(hidden, gates, c, h);
+                    if cell == Cell::Lstm {
+                        T::lstm_rows(hidden, gates, c, h);
+                    } else {
+                        T::peephole_rows(hidden, &self.peephole, gates, c, h);
+                    }
                     tape.c.extend_from_slice(c);
                 }
+                Cell::GruSimplified => T::simplified_rows(hidden, gates, h),
                 Cell::Gru => {
                     let from = tape.hn.len();
                     for _ in 0..m {
@@ -139,7 +152,7 @@ impl<T: Real> TrainLayer<T> {
                     T::gru_rows(hidden, gates, &tape.hn[from..], h);
                 }
                 Cell::Rnn => {
-                    match self.nonlinearity {
+                    match self.spec.nonlinearity {
                         Nonlinearity::Tanh => T::tanh_all(gates),
                         Nonlinearity::Relu => gates.iter_mut().for_each(|x| *x = x.max(T::zero())),
                     }
@@ -151,8 +164,22 @@ impl<T: Real> TrainLayer<T> {
         }
     }
 
-    /// The way back. `dy` `[rows, hidden]` is the gradient at the outputs; what flows back in time is added to it, so
-    /// that it ends as the whole gradient at each h_t. Adds to `grads`; sets `dx` `[rows, input]` if asked for.
+    /// What the layer hands up: h, normalised and with the input added where the layer is so. `input` is what came from
+    /// below before dropout: what is added is not dropped.
+    pub fn output(&self, tape: &Tape<T>, input: &[T], y: &mut Vec<T>) {
+        y.clear();
+        y.extend_from_slice(&tape.h);
+        if let Some([weight, bias]) = &self.norm {
+            T::norm_rows(weight, bias, y);
+        }
+        if self.spec.residual {
+            y.iter_mut().zip(input).for_each(|(y, &x)| *y += x);
+        }
+    }
+
+    /// The way back. `dy` `[rows, hidden]` is the gradient at the outputs; it ends as the whole gradient at each h_t, with
+    /// what flows back in time. Adds to `grads`; sets `dx` `[rows, input]` if asked for: the gradient at the input by way
+    /// of h. What a residual layer passes by h is the gradient at its outputs as it was, and left to the caller to add.
     #[allow(clippy::too_many_arguments)]
     pub fn backward(
         &self,
@@ -167,9 +194,13 @@ impl<T: Real> TrainLayer<T> {
     ) {
         let rows: usize = sizes.iter().sum();
         let streams = sizes.first().copied().unwrap_or(0);
-        let (hidden, width, input) = (self.hidden, self.cell.gates() * self.hidden, self.input);
+        let (cell, hidden, input) = (self.spec.cell, self.spec.hidden, self.input);
+        let width = cell.gates() * hidden;
+        if let (Some([weight, _]), Some([dweight, dbias])) = (&self.norm, grads.norm) {
+            T::norm_back(&tape.h, weight, dy, dweight, dbias);
+        }
         s.dgates.resize(rows * width, T::zero());
-        if self.cell == Cell::Gru {
+        if cell == Cell::Gru {
             s.dgates_h.resize(rows * width, T::zero());
         }
         for d in [&mut s.dh, &mut s.dc] {
@@ -188,10 +219,20 @@ impl<T: Real> TrainLayer<T> {
             }
             let gates = &tape.gates[at_gates.clone()];
             let dgates = &mut s.dgates[at_gates.clone()];
-            let back = match self.cell {
+            let back = match cell {
                 Cell::Lstm => {
                     T::lstm_back(hidden, gates, &tape.c[at.clone()], &tape.c_prev[at], dh, dc, dgates);
                     dh.fill(T::zero());
+                    dgates
+                }
+                Cell::LstmPeephole => {
+                    let (c, c_prev) = (&tape.c[at.clone()], &tape.c_prev[at]);
+                    T::peephole_back(hidden, &self.peephole, gates, c, c_prev, dh, dc, dgates);
+                    dh.fill(T::zero());
+                    dgates
+                }
+                Cell::GruSimplified => {
+                    T::simplified_back(hidden, gates, &tape.h_prev[at], dh, dgates);
                     dgates
                 }
                 Cell::Gru => {
@@ -201,7 +242,7 @@ impl<T: Real> TrainLayer<T> {
                 }
                 Cell::Rnn => {
                     for ((dg, &d), &h) in dgates.iter_mut().zip(dh.iter()).zip(gates) {
-                        *dg = match self.nonlinearity {
+                        *dg = match self.spec.nonlinearity {
                             Nonlinearity::Tanh => d * (T::one() - h * h),
                             Nonlinearity::Relu if h > T::zero() => d,
                             Nonlinearity::Relu => T::zero(),
@@ -217,15 +258,32 @@ impl<T: Real> TrainLayer<T> {
                 dc[r * hidden..(r + 1) * hidden].fill(T::zero());
             }
         }
-        let dgates_h = if self.cell == Cell::Gru { &s.dgates_h } else { &s.dgates };
+        let dgates_h = if cell == Cell::Gru { &s.dgates_h } else { &s.dgates };
         add_outer(rows, &s.dgates, width, x, input, grads.w_ih, &mut s.packed);
         add_outer(rows, dgates_h, width, &tape.h_prev, hidden, grads.w_hh, &mut s.packed);
         add_columns(&s.dgates[..rows * width], grads.b_ih);
         add_columns(&dgates_h[..rows * width], grads.b_hh);
+        if cell == Cell::LstmPeephole {
+            add_peephole(hidden, &s.dgates[..rows * width], tape, grads.peephole);
+        }
         if let Some(dx) = dx {
             dx.clear();
             dx.resize(rows * input, T::zero());
             T::gemm(rows, &s.dgates, (width, 1), &self.back_ih, dx, input);
+        }
+    }
+}
+
+/// The gradient of the peepholes: what came to the sums of i, f and o, times the c that each saw.
+fn add_peephole<T: Real>(hidden: usize, dgates: &[T], tape: &Tape<T>, out: &mut [T]) {
+    for (row, dgates) in dgates.chunks_exact(4 * hidden).enumerate() {
+        let at = row * hidden..(row + 1) * hidden;
+        let (c, c_prev) = (&tape.c[at.clone()], &tape.c_prev[at]);
+        let seen = [(0, c_prev), (1, c_prev), (3, c)];
+        for ((gate, c), out) in seen.into_iter().zip(out.chunks_exact_mut(hidden)) {
+            for ((o, &d), &c) in out.iter_mut().zip(&dgates[gate * hidden..]).zip(c) {
+                *o += d * c;
+            }
         }
     }
 }

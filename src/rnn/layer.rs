@@ -6,31 +6,35 @@
 //! with a step `t`; it never grows with `t`.
 
 use super::kernel::{self, Packed};
-use super::{Cell, Nonlinearity};
+use super::{Cell, LayerSpec, Nonlinearity};
 
 /// The weights of one layer as PyTorch keeps them: `w_ih` `[gates·hidden, input]`, `w_hh` `[gates·hidden, hidden]`,
-/// biases `[gates·hidden]`, gates in the order i f g o (LSTM) or r z n (GRU).
-#[derive(Debug, Clone, Copy)]
+/// biases `[gates·hidden]`, gates in the order i f g o (LSTMs), r z n (GRU) or u n (simplified GRU).
+#[derive(Debug, Clone, Copy, Default)]
 pub struct LayerWeights<'a, T> {
     pub w_ih: &'a [T],
     pub w_hh: &'a [T],
     pub b_ih: &'a [T],
     pub b_hh: &'a [T],
+    /// Of the LSTM with peepholes, `[3·hidden]`, in the order i f o; else empty.
+    pub peephole: &'a [T],
+    /// Weight and bias `[hidden]` of the layer normalisation, if the layer has one.
+    pub norm: Option<[&'a [T]; 2]>,
 }
 
 /// A layer ready to run.
 #[derive(Debug, Clone)]
 pub struct Layer {
-    cell: Cell,
-    nonlinearity: Nonlinearity,
+    spec: LayerSpec,
     input: usize,
-    hidden: usize,
     w_ih: Packed<f32>,
     /// `[hidden, gates·hidden]`; for the GRU only r and z, and n apart: its product is used on its own.
     w_hh: Packed<f32>,
     w_hn: Packed<f32>,
     bias: Vec<f32>,
     bias_hn: Vec<f32>,
+    peephole: Vec<f32>,
+    norm: Option<[Vec<f32>; 2]>,
 }
 
 /// Space that [`Layer::forward`] works in; kept between calls.
@@ -41,16 +45,16 @@ pub struct LayerScratch {
 }
 
 impl Layer {
-    pub fn new(cell: Cell, nonlinearity: Nonlinearity, input: usize, hidden: usize, w: LayerWeights<'_, f32>) -> Layer {
-        let gates = cell.gates() * hidden;
+    /// # Panics
+    /// If the layer cannot be over such an input: see [`LayerSpec::check`].
+    pub fn new(spec: &LayerSpec, input: usize, w: LayerWeights<'_, f32>) -> Layer {
+        assert_eq!(spec.check(input), Ok(()));
+        let (hidden, cell) = (spec.hidden, spec.cell);
+        let (gates, shared) = (cell.gates() * hidden, cell.shared_gates() * hidden);
         let (bias, bias_hn) = fold_bias(cell, hidden, w.b_ih, w.b_hh);
-        // The GRU's hidden part of n is multiplied by r before it is added, so it cannot share the accumulator.
-        let shared = if cell == Cell::Gru { 2 * hidden } else { gates };
         Layer {
-            cell,
-            nonlinearity,
+            spec: spec.clone(),
             input,
-            hidden,
             w_ih: Packed::new(w.w_ih, (1, input), input, gates),
             w_hh: Packed::new(w.w_hh, (1, hidden), hidden, shared),
             w_hn: if shared < gates {
@@ -60,19 +64,22 @@ impl Layer {
             },
             bias,
             bias_hn,
+            peephole: w.peephole.to_vec(),
+            norm: w.norm.map(|norm| norm.map(<[f32]>::to_vec)),
         }
     }
 
     pub fn hidden(&self) -> usize {
-        self.hidden
+        self.spec.hidden
     }
 
     pub fn cell(&self) -> Cell {
-        self.cell
+        self.spec.cell
     }
 
-    /// Runs the layer over `x` `[rows, input]`. `h` and `c` `[streams, hidden]` (`c` only for the LSTM) go from the
-    /// state before the first step to the state after each stream's last; `y` becomes `[rows, hidden]`.
+    /// Runs the layer over `x` `[rows, input]`. `h` and `c` `[streams, hidden]` (`c` only for the LSTMs) go from the
+    /// state before the first step to the state after each stream's last; `y` becomes `[rows, hidden]`: each step's h,
+    /// normalised and with `x` added where the layer is so.
     pub fn forward(
         &self,
         x: &[f32],
@@ -83,7 +90,8 @@ impl Layer {
         scratch: &mut LayerScratch,
     ) {
         let rows: usize = sizes.iter().sum();
-        let (hidden, width) = (self.hidden, self.cell.gates() * self.hidden);
+        let (cell, hidden) = (self.spec.cell, self.spec.hidden);
+        let width = cell.gates() * hidden;
         let kernels = kernel::active();
         let gates = &mut scratch.gates;
         repeat(gates, &self.bias, rows);
@@ -95,15 +103,19 @@ impl Layer {
             let gates = &mut gates[row * width..(row + m) * width];
             let h = &mut h[..m * hidden];
             kernel::gemm(kernels, m, h, (hidden, 1), &self.w_hh, gates, width);
-            match self.cell {
+            match cell {
                 Cell::Lstm => (kernels.lstm_rows)(hidden, gates, &mut c[..m * hidden], h),
+                Cell::LstmPeephole => {
+                    (kernels.peephole_rows)(hidden, &self.peephole, gates, &mut c[..m * hidden], h);
+                }
+                Cell::GruSimplified => (kernels.simplified_rows)(hidden, gates, h),
                 Cell::Gru => {
                     repeat(&mut scratch.hn, &self.bias_hn, m);
                     kernel::gemm(kernels, m, h, (hidden, 1), &self.w_hn, &mut scratch.hn, hidden);
                     (kernels.gru_rows)(hidden, gates, &scratch.hn, h);
                 }
                 Cell::Rnn => {
-                    match self.nonlinearity {
+                    match self.spec.nonlinearity {
                         Nonlinearity::Tanh => (kernels.tanh_all)(gates),
                         Nonlinearity::Relu => gates.iter_mut().for_each(|x| *x = x.max(0.0)),
                     }
@@ -112,6 +124,12 @@ impl Layer {
             }
             y.extend_from_slice(h);
             row += m;
+        }
+        if let Some([weight, bias]) = &self.norm {
+            (kernels.norm_rows)(weight, bias, y);
+        }
+        if self.spec.residual {
+            y.iter_mut().zip(x).for_each(|(y, &x)| *y += x);
         }
     }
 }

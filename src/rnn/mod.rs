@@ -17,6 +17,10 @@ pub enum Cell {
     Lstm,
     Gru,
     Rnn,
+    /// The update gate alone.
+    GruSimplified,
+    /// The gates see c.
+    LstmPeephole,
 }
 
 /// Nonlinearity of the plain `rnn` cell.
@@ -36,6 +40,38 @@ pub struct LayerSpec {
     pub hidden: usize,
     #[serde(default, skip_serializing_if = "is_tanh")]
     pub nonlinearity: Nonlinearity,
+    /// The layer's input is added to its output; both are as wide.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub residual: bool,
+    /// The layer's output is normalised (before the input is added); what is carried in time is not.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub layer_norm: bool,
+}
+
+impl LayerSpec {
+    /// A layer without options.
+    pub fn new(cell: Cell, hidden: usize) -> LayerSpec {
+        LayerSpec { cell, hidden, nonlinearity: Nonlinearity::Tanh, residual: false, layer_norm: false }
+    }
+
+    /// Says what the layer cannot be, over an input of this width.
+    pub fn check(&self, input: usize) -> Result<(), String> {
+        let hidden = self.hidden;
+        if self.residual && input != hidden {
+            return Err(format!(
+                "residual = true adds the layer's input to its output, so both must be as wide: its input has {input} \
+                 numbers, hidden = {hidden}"
+            ));
+        }
+        if self.layer_norm && hidden < 2 {
+            return Err(format!("layer_norm = true with hidden = {hidden}: a lone number is always its own mean"));
+        }
+        Ok(())
+    }
+}
+
+fn is_false(b: &bool) -> bool {
+    !*b
 }
 
 fn is_tanh(n: &Nonlinearity) -> bool {
@@ -46,14 +82,26 @@ impl Cell {
     /// Gates of the cell: how many blocks of `hidden` rows its weight matrices have.
     pub fn gates(self) -> usize {
         match self {
-            Cell::Lstm => 4,
+            Cell::Lstm | Cell::LstmPeephole => 4,
             Cell::Gru => 3,
+            Cell::GruSimplified => 2,
             Cell::Rnn => 1,
         }
     }
 
-    /// Numbers that a stream's state has for each hidden unit: h, and c for the LSTM.
+    /// Whether the cell carries c beside h.
+    pub fn has_c(self) -> bool {
+        matches!(self, Cell::Lstm | Cell::LstmPeephole)
+    }
+
+    /// Numbers that a stream's state has for each hidden unit: h, and c for the LSTMs.
     pub fn state(self) -> usize {
-        if self == Cell::Lstm { 2 } else { 1 }
+        1 + usize::from(self.has_c())
+    }
+
+    /// Of its gates, those whose product with h can be added to that with the input: all, but for the GRU's n, whose
+    /// hidden part is multiplied by r first.
+    fn shared_gates(self) -> usize {
+        if self == Cell::Gru { 2 } else { self.gates() }
     }
 }

@@ -19,7 +19,7 @@ const VOCABULARY: usize = 10_000;
 
 /// Words per second: the median of `rounds` steps after five to warm up.
 pub fn words_per_second(threads: usize, rounds: usize) -> f64 {
-    let lstm = LayerSpec { cell: Cell::Lstm, hidden: 128, nonlinearity: Default::default() };
+    let lstm = LayerSpec::new(Cell::Lstm, 128);
     let shape = NetShape {
         tables: vec![TableShape { name: "word", rows: VOCABULARY, dim: 100 }],
         chars: None,

@@ -51,12 +51,11 @@ pub struct TrainNet<T> {
 
 impl<T: Real> TrainNet<T> {
     pub fn new(shape: &NetShape) -> TrainNet<T> {
-        let layers = (shape.layers.iter().enumerate())
-            .map(|(k, l)| TrainLayer::new(l.cell, l.nonlinearity, shape.layer_input(k), l.hidden))
-            .collect();
-        let chars = shape.chars.as_ref().map_or(Vec::new(), |c| {
-            (0..c.directions()).map(|_| TrainLayer::new(c.cell, Default::default(), c.dim, c.hidden)).collect()
-        });
+        let layers = (shape.layers.iter().enumerate()).map(|(k, l)| TrainLayer::new(l, shape.layer_input(k))).collect();
+        let chars = shape
+            .chars
+            .as_ref()
+            .map_or(Vec::new(), |c| (0..c.directions()).map(|_| TrainLayer::new(&c.layer(), c.dim)).collect());
         TrainNet { shape: shape.clone(), chars, layers, head: Packed::empty(), head_back: Packed::empty() }
     }
 
@@ -108,6 +107,8 @@ pub struct Worker<T> {
     words: UniqueWords<T>,
     logits: Vec<T>,
     dy: Vec<T>,
+    /// What a residual layer passes by: its input before dropout, or on the way back the gradient at its output.
+    past: Vec<T>,
     scratch: BackScratch<T>,
     packed: Packed<T>,
 }
@@ -126,6 +127,7 @@ impl<T: Real> Worker<T> {
             words: UniqueWords::default(),
             logits: Vec::new(),
             dy: Vec::new(),
+            past: Vec::new(),
             scratch: BackScratch::default(),
             packed: Packed::empty(),
         }
@@ -168,14 +170,17 @@ impl<T: Real> Worker<T> {
         self.gather(shape, params, &batch.features, rows);
         let reset = batch.reset.iter().any(|&r| r).then_some(&batch.reset[..]);
         for k in 0..=net.layers.len() {
+            self.past.clear();
+            if net.layers.get(k).is_some_and(|layer| layer.spec.residual) {
+                self.past.extend_from_slice(&self.xs[k]);
+            }
             let p = dropout.as_ref().map_or(0.0, |d| if k == 0 { d.input } else { d.layers });
             self.masks[k].draw(dropout.as_deref_mut(), p, self.xs[k].len());
             self.masks[k].apply(&mut self.xs[k]);
             if let Some(layer) = net.layers.get(k) {
                 let [h, c] = &mut states.0[k];
                 layer.forward(&self.xs[k], &batch.sizes, reset, h, c, &mut self.tapes[k]);
-                self.xs[k + 1].clear();
-                self.xs[k + 1].extend_from_slice(&self.tapes[k].h);
+                layer.output(&self.tapes[k], &self.past, &mut self.xs[k + 1]);
             }
         }
         let head = shape.head_at();
@@ -241,22 +246,27 @@ impl<T: Real> Worker<T> {
         self.dx.clear();
         self.dx.resize(rows * top, T::zero());
         T::gemm(rows, &self.logits, (classes, 1), &net.head_back, &mut self.dx, top);
+        self.masks[net.layers.len()].apply(&mut self.dx);
         let reset = batch.reset.iter().any(|&r| r).then_some(&batch.reset[..]);
         for (k, layer) in net.layers.iter().enumerate().rev() {
             std::mem::swap(&mut self.dy, &mut self.dx);
-            self.masks[k + 1].apply(&mut self.dy);
+            self.past.clear();
+            if layer.spec.residual {
+                self.past.extend_from_slice(&self.dy);
+            }
             let grads = self.grads.layer_mut(shape.layer_at(k));
             let (x, tape, dx) = (&self.xs[k], &self.tapes[k], Some(&mut self.dx));
             layer.backward(x, &batch.sizes, reset, tape, &mut self.dy, dx, grads, &mut self.scratch);
+            self.masks[k].apply(&mut self.dx);
+            self.dx.iter_mut().zip(&self.past).for_each(|(dx, &dy)| *dx += dy);
             let mut row = 0;
             self.flow[k].clear();
             for &m in &batch.sizes {
-                let at = &self.dy[row * layer.hidden..(row + m) * layer.hidden];
+                let at = &self.dy[row * layer.spec.hidden..(row + m) * layer.spec.hidden];
                 self.flow[k].push(at.iter().map(|d| d.f64() * d.f64()).sum());
                 row += m;
             }
         }
-        self.masks[0].apply(&mut self.dx);
         if let Some(chars) = &shape.chars {
             let before: usize = shape.tables.iter().map(|t| t.dim).sum();
             let width = chars.directions() * chars.hidden;

@@ -6,7 +6,8 @@ use plotters::coord::ranged1d::ValueFormatter;
 use plotters::prelude::*;
 use std::path::Path;
 
-type Points = Vec<(f64, f64)>;
+/// Points of a line, `(x, y)`.
+pub type Points = Vec<(f64, f64)>;
 
 /// Draws both pictures.
 pub fn draw(run: &Path) -> Result<(), TrainError> {
@@ -29,8 +30,11 @@ fn range(points: &[&Points], axis: impl Fn(&(f64, f64)) -> f64) -> std::ops::Ran
     if low > high { 0.0..1.0 } else { low..high + (high - low).max(high.abs() * 1e-3 + 1e-9) * 0.05 }
 }
 
-/// One chart: titled, with named lines.
-fn chart(
+/// One chart: titled, with named lines, and red marks. Numbers that are not finite are left out.
+///
+/// # Errors
+/// When the picture cannot be written.
+pub fn chart(
     area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
     title: &str,
     (x_name, y_name): (&str, &str),
@@ -46,22 +50,28 @@ fn chart(
         let low = points.iter().flat_map(|p| p.iter()).map(|p| p.1).filter(|v| *v > 0.0).fold(f64::INFINITY, f64::min);
         let ys = (low.clamp(1e-12, 1e12)..ys.end.max(low * 10.0).max(1e-11)).log_scale();
         let chart = builder.build_cartesian_2d(xs, ys).map_err(|e| e.to_string())?;
-        fill(chart, x_name, y_name, lines, marks)
+        fill(chart, (x_name, y_name), true, lines, marks)
     } else {
         let chart = builder.build_cartesian_2d(xs, ys).map_err(|e| e.to_string())?;
-        fill(chart, x_name, y_name, lines, marks)
+        fill(chart, (x_name, y_name), false, lines, marks)
     }
 }
 
 fn fill<'a, Y: Ranged<ValueType = f64> + ValueFormatter<f64>>(
     mut chart: ChartContext<'a, SVGBackend<'a>, Cartesian2d<plotters::coord::types::RangedCoordf64, Y>>,
-    x_name: &str,
-    y_name: &str,
+    (x_name, y_name): (&str, &str),
+    logarithmic: bool,
     lines: &[(String, Points, RGBColor)],
     marks: &Points,
 ) -> Result<(), String> {
     let words = |e: DrawingAreaErrorKind<std::io::Error>| e.to_string();
-    chart.configure_mesh().x_desc(x_name).y_desc(y_name).light_line_style(WHITE.mix(0.0)).draw().map_err(words)?;
+    let mut mesh = chart.configure_mesh();
+    let power = |y: &f64| format!("{y:.0e}");
+    if logarithmic {
+        mesh.y_label_formatter(&power);
+    }
+    mesh.x_desc(x_name).y_desc(y_name).light_line_style(WHITE.mix(0.0)).draw().map_err(words)?;
+    drop(mesh);
     for (name, points, color) in lines {
         let (color, drawn) = (*color, points.iter().copied().filter(|p| p.1.is_finite()));
         chart

@@ -1,5 +1,6 @@
 //! Gradients against finite differences in f64; the same weights whatever the number of threads.
 
+use super::dropout::Dropout;
 use super::network::{LossSpec, NO_TARGET, ShardLoss, States, TrainBatch, TrainNet, Worker, add_table_grads};
 use crate::encode::{Features, TableShape};
 use crate::model::params::{CharNetShape, NetShape, Params};
@@ -19,7 +20,7 @@ fn shape(layers: Vec<LayerSpec>, char_cell: Option<Cell>) -> NetShape {
 }
 
 fn layer(cell: Cell, hidden: usize, nonlinearity: Nonlinearity) -> LayerSpec {
-    LayerSpec { cell, hidden, nonlinearity }
+    LayerSpec { nonlinearity, ..LayerSpec::new(cell, hidden) }
 }
 
 /// Ragged streams with resets in their middle, unscored rows and unequal weights.
@@ -47,22 +48,35 @@ fn batch(rng: &mut ChaCha8Rng, with_chars: bool) -> TrainBatch {
 
 const LOSS: LossSpec = LossSpec { total_weight: 7.0, label_smoothing: 0.1 };
 
-fn loss(shape: &NetShape, params: &Params<f64>, batch: &TrainBatch, states: &States<f64>) -> (f64, Worker<f64>) {
+/// `dropout`: of the input and between layers, each time the same.
+fn loss(
+    shape: &NetShape,
+    params: &Params<f64>,
+    batch: &TrainBatch,
+    states: &States<f64>,
+    dropout: Option<(f64, f64)>,
+) -> (f64, Worker<f64>) {
+    let mut dropout = dropout.map(|(input, layers)| Dropout::new(input, layers, 0.0));
+    dropout.iter_mut().for_each(|dropout| dropout.seed(1, 1, 1));
     let mut net = TrainNet::new(shape);
     net.set(params, 1);
     let mut worker = Worker::new(shape, params);
-    let result = worker.run(&net, params, batch, &mut states.clone(), None, LOSS);
+    let result = worker.run(&net, params, batch, &mut states.clone(), dropout.as_mut(), LOSS);
     (result.loss, worker)
 }
 
-/// Compares every parameter's gradient (for big tensors a sample) with (L(p + ε) - L(p - ε)) / 2ε.
 fn check(shape: NetShape, seed: u64) {
+    check_with(shape, seed, None);
+}
+
+/// Compares every parameter's gradient (for big tensors a sample) with (L(p + ε) - L(p - ε)) / 2ε.
+fn check_with(shape: NetShape, seed: u64, dropout: Option<(f64, f64)>) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut params: Params<f64> = Params::random(&shape, &mut rng);
     let batch = batch(&mut rng, shape.chars.is_some());
     let mut states = States::zero(&shape, 3);
     states.0.iter_mut().flatten().flatten().for_each(|x| *x = rng.random_range(-0.5..0.5));
-    let (_, worker) = loss(&shape, &params, &batch, &states);
+    let (_, worker) = loss(&shape, &params, &batch, &states, dropout);
     let mut grads = params.zeros_like();
     let workers = [worker];
     add_table_grads(&shape, &workers, &mut grads);
@@ -74,9 +88,9 @@ fn check(shape: NetShape, seed: u64) {
         for k in (0..analytic.len()).step_by(analytic.len() / 40 + 1) {
             let old = params.slice(at)[k];
             params.slice_mut(at)[k] = old + epsilon;
-            let up = loss(&shape, &params, &batch, &states).0;
+            let up = loss(&shape, &params, &batch, &states, dropout).0;
             params.slice_mut(at)[k] = old - epsilon;
-            let down = loss(&shape, &params, &batch, &states).0;
+            let down = loss(&shape, &params, &batch, &states, dropout).0;
             params.slice_mut(at)[k] = old;
             let numeric = (up - down) / (2.0 * epsilon);
             let scale = numeric.abs().max(analytic[k].abs()).max(1e-4);
@@ -109,6 +123,48 @@ fn gradients_of_the_relu_rnn_are_the_finite_differences() {
 }
 
 #[test]
+fn gradients_of_the_simplified_gru_are_the_finite_differences() {
+    check(shape(vec![layer(Cell::GruSimplified, 5, Nonlinearity::Tanh)], Some(Cell::GruSimplified)), 6);
+}
+
+#[test]
+fn gradients_of_the_lstm_with_peepholes_are_the_finite_differences() {
+    check(shape(vec![layer(Cell::LstmPeephole, 5, Nonlinearity::Tanh)], Some(Cell::LstmPeephole)), 7);
+}
+
+/// Every cell (ReLU apart) with these options, two on top of each other; the network's input is seven wide.
+fn check_options(residual: bool, layer_norm: bool) {
+    let cells = [Cell::Lstm, Cell::LstmPeephole, Cell::Gru, Cell::GruSimplified, Cell::Rnn];
+    for (seed, cell) in cells.into_iter().enumerate() {
+        let layer = LayerSpec { residual, layer_norm, ..LayerSpec::new(cell, 7) };
+        check(shape(vec![layer.clone(), layer], None), 10 + seed as u64);
+    }
+    let relu = LayerSpec { residual, layer_norm, ..layer(Cell::Rnn, 7, Nonlinearity::Relu) };
+    check(shape(vec![relu], None), 15);
+}
+
+#[test]
+fn gradients_of_residual_layers_are_the_finite_differences() {
+    check_options(true, false);
+}
+
+#[test]
+fn gradients_of_normalised_layers_are_the_finite_differences() {
+    check_options(false, true);
+}
+
+#[test]
+fn gradients_of_normalised_residual_layers_are_the_finite_differences() {
+    check_options(true, true);
+}
+
+#[test]
+fn gradients_of_residual_layers_are_the_finite_differences_under_dropout() {
+    let layer = LayerSpec { residual: true, layer_norm: true, ..LayerSpec::new(Cell::Gru, 7) };
+    check_with(shape(vec![layer.clone(), layer], None), 16, Some((0.3, 0.4)));
+}
+
+#[test]
 fn gradients_of_a_mixed_stack_are_the_finite_differences() {
     let stack = vec![
         layer(Cell::Lstm, 4, Nonlinearity::Tanh),
@@ -121,8 +177,13 @@ fn gradients_of_a_mixed_stack_are_the_finite_differences() {
 #[test]
 fn the_training_network_labels_as_the_running_one() {
     use crate::model::network::{Lane, Network, Scratch};
-    let stack = vec![layer(Cell::Lstm, 40, Nonlinearity::Tanh), layer(Cell::Gru, 33, Nonlinearity::Tanh)];
-    let shape = shape(stack, Some(Cell::Lstm));
+    let stack = vec![
+        layer(Cell::Lstm, 40, Nonlinearity::Tanh),
+        LayerSpec { layer_norm: true, ..layer(Cell::Gru, 33, Nonlinearity::Tanh) },
+        LayerSpec { residual: true, ..layer(Cell::GruSimplified, 33, Nonlinearity::Tanh) },
+        LayerSpec { residual: true, layer_norm: true, ..layer(Cell::LstmPeephole, 33, Nonlinearity::Tanh) },
+    ];
+    let shape = shape(stack, Some(Cell::LstmPeephole));
     let mut rng = ChaCha8Rng::seed_from_u64(9);
     let params: Params<f32> = Params::random(&shape, &mut rng);
     let mut batch = batch(&mut rng, true);

@@ -99,6 +99,7 @@ impl<'a> Trainer<'a> {
         let spec = model_spec(recipe, &classes, &encoder);
         let dev = DevSet::new(&Examples::read(recipe, &recipe.data.dev)?, &encoder, &spec, &classes)?;
         let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, classes.len());
+        shape.check().map_err(TrainError::recipe)?;
         let params = Params::random(&shape, &mut ChaCha8Rng::seed_from_u64(t.seed));
         let run = recipe.output.run_dir();
         let mut trainer = Trainer {

@@ -121,7 +121,7 @@ impl<T: Real> UniqueWords<T> {
         }
         let rows: usize = self.sizes.iter().sum();
         for (d, (layer, direction)) in layers.iter().zip(&self.directions).enumerate() {
-            let hidden = layer.hidden;
+            let hidden = layer.spec.hidden;
             self.dy.clear();
             self.dy.resize(rows * hidden, T::zero());
             let mut first_row = 0;

@@ -11,7 +11,7 @@ use strand::encode::{
 use strand::model::params::{NetShape, Params};
 use strand::model::testing::{TEXT, layers, words_spec};
 use strand::model::{Model, ModelSpec, Output, Scheme, Session, Stepper};
-use strand::rnn::Cell;
+use strand::rnn::{Cell, LayerSpec, Nonlinearity};
 
 /// Bytes of memory that a byte of input may take: a word, character or base has a unit with its text, and a row.
 const FACTOR: usize = 400;
@@ -23,7 +23,8 @@ thread_local! {
     static MODELS: Vec<Arc<Model>> = specs().map(|spec| Arc::new(model(spec))).collect();
 }
 
-/// A tiny model of each kind: three of words (one for each tokenizer), characters, two of DNA, events, two of vectors.
+/// A tiny model of each kind: three of words (one for each tokenizer), characters, two of DNA, events, two of vectors;
+/// then words and vectors through the other cells, with layer normalisation and residual layers.
 pub fn with_models<T>(run: impl FnOnce(&[Arc<Model>]) -> T) -> T {
     MODELS.with(|models| run(models))
 }
@@ -53,11 +54,31 @@ pub fn specs() -> impl Iterator<Item = ModelSpec> {
         EncoderSpec::Vector(VectorSpec { width: 2 }),
         EncoderSpec::Vector(VectorSpec { width: 300 }),
     ];
-    encoders.into_iter().enumerate().map(|(k, encoder)| ModelSpec {
+    let plain = encoders.into_iter().enumerate().map(|(k, encoder)| ModelSpec {
         encoder,
         scheme: [Scheme::Bio, Scheme::Runs, Scheme::Plain][k % 3],
         ..words_spec("tiny", layers(&[Cell::Lstm, Cell::Gru, Cell::Rnn][k % 3..=k % 3], 3))
-    })
+    });
+    plain.chain([
+        ModelSpec {
+            encoder: words(Tokenizer::Uax29),
+            ..words_spec("tiny", options(0, &[Cell::GruSimplified, Cell::LstmPeephole]))
+        },
+        ModelSpec {
+            encoder: EncoderSpec::Vector(VectorSpec { width: 3 }),
+            ..words_spec("tiny", options(3, &[Cell::Rnn, Cell::LstmPeephole, Cell::GruSimplified, Cell::Gru]))
+        },
+    ])
+}
+
+/// Layers of these cells with all options that they can have: where the input is as wide as they are, they are residual.
+fn options(input: usize, cells: &[Cell]) -> Vec<LayerSpec> {
+    let mut layers = layers(cells, 3);
+    for (k, layer) in layers.iter_mut().enumerate() {
+        (layer.layer_norm, layer.residual) = (true, k > 0 || input == layer.hidden);
+    }
+    layers[0].nonlinearity = Nonlinearity::Relu;
+    layers
 }
 
 fn model(spec: ModelSpec) -> Model {

@@ -100,7 +100,8 @@ fn fit(dir: &Path) {
 
 fn numbers(shape: &NetShape) -> u128 {
     let of = |a: usize, b: usize| a as u128 * b as u128;
-    let layer = |gates: usize, input: usize, hidden: usize| of(gates * hidden, input + hidden + 2);
+    // The most that any option adds: peepholes, and weight and bias of a normalisation.
+    let layer = |gates: usize, input: usize, hidden: usize| of(gates * hidden, input + hidden + 2) + of(5, hidden);
     let tables: u128 = shape.tables.iter().map(|table| of(table.rows, table.dim)).sum();
     let chars = shape
         .chars

@@ -1,6 +1,6 @@
 //! AVX2 with FMA: a panel is four vectors; a tile takes half a panel at a time, four rows at most.
 
-use super::{AdamStep, Kernels, PANEL, WIDE, portable};
+use super::{Kernels, PANEL, WIDE, portable};
 use std::arch::x86_64::*;
 
 /// The table, if this processor has the instructions.
@@ -9,77 +9,30 @@ pub fn kernels() -> Option<&'static Kernels> {
     there.then_some(&TABLE)
 }
 
-static TABLE: Kernels = Kernels {
-    name: "avx2",
-    tiles: [(8, tile::<8>), (4, tile::<4>), (2, tile::<2>), (1, tile::<1>)],
-    wide,
-    lstm_rows: |hidden, gates, c, h| {
-        // SAFETY: the table is only handed out by `kernels`, after it has seen the instructions.
-        unsafe { lstm_rows(hidden, gates, c, h) }
-    },
-    gru_rows: |hidden, gates, hn, h| {
-        // SAFETY: as above.
-        unsafe { gru_rows(hidden, gates, hn, h) }
-    },
-    lstm_back: |hidden, gates, c, c_prev, dh, dc, dgates| {
-        // SAFETY: as above.
-        unsafe { lstm_back(hidden, gates, c, c_prev, dh, dc, dgates) }
-    },
-    gru_back: |hidden, gates, hn, h_prev, dh, dx, dg| {
-        // SAFETY: as above.
-        unsafe { gru_back(hidden, gates, hn, h_prev, dh, dx, dg) }
-    },
-    tanh_all: |x| {
-        // SAFETY: as above.
-        unsafe { tanh_all(x) }
-    },
-    softmax_rows: |width, x| {
-        // SAFETY: as above.
-        unsafe { softmax_rows(width, x) }
-    },
-    adam: |p, g, m, v, s| {
-        // SAFETY: as above.
-        unsafe { adam(p, g, m, v, s) }
-    },
-};
-
 // The elementwise kernels are the portable ones, compiled for these instructions: the compiler turns them into vector
 // code, and IEEE arithmetic gives the same bits.
+macro_rules! compiled {
+    ($($name:ident($($arg:ident: $ty:ty),*);)*) => {
+        $(
+            #[target_feature(enable = "avx2,fma")]
+            #[allow(clippy::too_many_arguments)]
+            fn $name($($arg: $ty),*) {
+                portable::$name($($arg),*);
+            }
+        )*
 
-#[target_feature(enable = "avx2,fma")]
-fn lstm_rows(hidden: usize, gates: &mut [f32], c: &mut [f32], h: &mut [f32]) {
-    portable::lstm_rows(hidden, gates, c, h);
+        static TABLE: Kernels = Kernels {
+            name: "avx2",
+            tiles: [(8, tile::<8>), (4, tile::<4>), (2, tile::<2>), (1, tile::<1>)],
+            wide,
+            $($name: |$($arg),*| {
+                // SAFETY: the table is only handed out by `kernels`, after it has seen the instructions.
+                unsafe { $name($($arg),*) }
+            },)*
+        };
+    };
 }
-
-#[target_feature(enable = "avx2,fma")]
-fn gru_rows(hidden: usize, gates: &mut [f32], hn: &[f32], h: &mut [f32]) {
-    portable::gru_rows(hidden, gates, hn, h);
-}
-
-#[target_feature(enable = "avx2,fma")]
-fn lstm_back(hidden: usize, gates: &[f32], c: &[f32], c_prev: &[f32], dh: &[f32], dc: &mut [f32], dgates: &mut [f32]) {
-    portable::lstm_back(hidden, gates, c, c_prev, dh, dc, dgates);
-}
-
-#[target_feature(enable = "avx2,fma")]
-fn gru_back(hidden: usize, gates: &[f32], hn: &[f32], h_prev: &[f32], dh: &mut [f32], dx: &mut [f32], dg: &mut [f32]) {
-    portable::gru_back(hidden, gates, hn, h_prev, dh, dx, dg);
-}
-
-#[target_feature(enable = "avx2,fma")]
-fn tanh_all(x: &mut [f32]) {
-    portable::tanh_all(x);
-}
-
-#[target_feature(enable = "avx2,fma")]
-fn softmax_rows(width: usize, x: &mut [f32]) {
-    portable::softmax_rows(width, x);
-}
-
-#[target_feature(enable = "avx2,fma")]
-fn adam(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], s: &AdamStep<f32>) {
-    portable::adam(p, g, m, v, s);
-}
+elementwise!(compiled, f32);
 
 /// # Safety
 /// As [`portable::tile`]; the processor must have AVX2 and FMA.

@@ -6,6 +6,36 @@
 //! multiply-add), whatever the number of rows and the instruction set. So results are bit for bit the same for any
 //! batch, and on every processor.
 
+/// The elementwise kernels with their signatures, for `$make!` to make something of each: the table, what an
+/// instruction set puts into it, the methods of [`Real`]. All are functions of [`portable`]; what they do is said there.
+macro_rules! elementwise {
+    ($make:ident, $T:ty) => {
+        $make! {
+            lstm_rows(hidden: usize, gates: &mut [$T], c: &mut [$T], h: &mut [$T]);
+            peephole_rows(hidden: usize, peephole: &[$T], gates: &mut [$T], c: &mut [$T], h: &mut [$T]);
+            gru_rows(hidden: usize, gates: &mut [$T], hn: &[$T], h: &mut [$T]);
+            simplified_rows(hidden: usize, gates: &mut [$T], h: &mut [$T]);
+            lstm_back(
+                hidden: usize, gates: &[$T], c: &[$T], c_prev: &[$T], dh: &[$T], dc: &mut [$T], dgates: &mut [$T]
+            );
+            peephole_back(
+                hidden: usize, peephole: &[$T], gates: &[$T], c: &[$T], c_prev: &[$T], dh: &[$T], dc: &mut [$T],
+                dgates: &mut [$T]
+            );
+            gru_back(
+                hidden: usize, gates: &[$T], hn: &[$T], h_prev: &[$T], dh: &mut [$T], dx: &mut [$T], dg: &mut [$T]
+            );
+            simplified_back(hidden: usize, gates: &[$T], h_prev: &[$T], dh: &mut [$T], dgates: &mut [$T]);
+            tanh_all(x: &mut [$T]);
+            norm_rows(weight: &[$T], bias: &[$T], x: &mut [$T]);
+            norm_back(x: &[$T], weight: &[$T], dy: &mut [$T], dweight: &mut [$T], dbias: &mut [$T]);
+            softmax_rows(width: usize, x: &mut [$T]);
+            adam(p: &mut [$T], g: &[$T], m: &mut [$T], v: &mut [$T], s: &$crate::rnn::kernel::AdamStep<$T>);
+        }
+    };
+}
+pub(super) use elementwise;
+
 pub mod portable;
 
 #[cfg(target_arch = "x86_64")]
@@ -119,52 +149,38 @@ pub struct AdamStep<T> {
 /// Rows × panels that one call of a tile handles; `a` and `c` are at the tile's first element.
 type Tile = unsafe fn(k: usize, a: *const f32, stride: (usize, usize), b: *const f32, c: *mut f32, ldc: usize);
 
-/// See [`portable::lstm_back`].
-type LstmBack = fn(usize, &[f32], &[f32], &[f32], &[f32], &mut [f32], &mut [f32]);
-/// See [`portable::gru_back`].
-type GruBack = fn(usize, &[f32], &[f32], &[f32], &mut [f32], &mut [f32], &mut [f32]);
-/// See [`portable::adam`].
-type Adam = fn(&mut [f32], &[f32], &mut [f32], &mut [f32], &AdamStep<f32>);
+macro_rules! table {
+    ($($name:ident($($arg:ident: $ty:ty),*);)*) => {
+        /// The table of kernels of one instruction set.
+        pub struct Kernels {
+            pub name: &'static str,
+            /// Tiles of 8, 4, 2 and 1 rows by one panel.
+            tiles: [(usize, Tile); 4],
+            /// One row by [`WIDE`] panels: a lone stream's product, which one panel alone would leave waiting on latency.
+            wide: Tile,
+            $(pub $name: fn($($ty),*),)*
+        }
 
-/// The table of kernels of one instruction set.
-pub struct Kernels {
-    pub name: &'static str,
-    /// Tiles of 8, 4, 2 and 1 rows by one panel.
-    tiles: [(usize, Tile); 4],
-    /// One row by [`WIDE`] panels: a lone stream's product, which one panel alone would leave waiting on latency.
-    wide: Tile,
-    pub lstm_rows: fn(usize, &mut [f32], &mut [f32], &mut [f32]),
-    pub gru_rows: fn(usize, &mut [f32], &[f32], &mut [f32]),
-    pub lstm_back: LstmBack,
-    pub gru_back: GruBack,
-    pub tanh_all: fn(&mut [f32]),
-    pub softmax_rows: fn(usize, &mut [f32]),
-    pub adam: Adam,
+        static PORTABLE: Kernels = Kernels {
+            name: "portable",
+            tiles: [
+                (8, portable::tile::<f32, 8>),
+                (4, portable::tile::<f32, 4>),
+                (2, portable::tile::<f32, 2>),
+                (1, portable::tile::<f32, 1>),
+            ],
+            wide: portable::wide::<f32>,
+            $($name: portable::$name::<f32>,)*
+        };
+    };
 }
+elementwise!(table, f32);
 
 /// Panels of [`Kernels::wide`].
 const WIDE: usize = 4;
 
 /// Rows handled per sweep over the panels, so that they stay in the second-level cache.
 const ROW_BLOCK: usize = 256;
-
-static PORTABLE: Kernels = Kernels {
-    name: "portable",
-    tiles: [
-        (8, portable::tile::<f32, 8>),
-        (4, portable::tile::<f32, 4>),
-        (2, portable::tile::<f32, 2>),
-        (1, portable::tile::<f32, 1>),
-    ],
-    wide: portable::wide::<f32>,
-    lstm_rows: portable::lstm_rows::<f32>,
-    gru_rows: portable::gru_rows::<f32>,
-    lstm_back: portable::lstm_back::<f32>,
-    gru_back: portable::gru_back::<f32>,
-    tanh_all: portable::tanh_all::<f32>,
-    softmax_rows: portable::softmax_rows::<f32>,
-    adam: portable::adam::<f32>,
-};
 
 /// All tables that this processor can run, the best last.
 pub fn available() -> Vec<&'static Kernels> {

@@ -59,6 +59,37 @@ pub fn lstm_rows<T: Real>(hidden: usize, gates: &mut [T], c: &mut [T], h: &mut [
     }
 }
 
+/// The elementwise part of the LSTM with peepholes (Gers and Schmidhuber 2000; Graves 2013), as [`lstm_rows`], but that
+/// the gates see c through `peephole` `[3·hidden]`, the weights p of i, f and o: i = σ(sum + p_i c_{t-1}),
+/// f = σ(sum + p_f c_{t-1}), o = σ(sum + p_o c_t).
+#[inline(always)]
+pub fn peephole_rows<T: Real>(hidden: usize, peephole: &[T], gates: &mut [T], c: &mut [T], h: &mut [T]) {
+    let (p_i, p_fo) = peephole.split_at(hidden);
+    let (p_f, p_o) = p_fo.split_at(hidden);
+    for ((gates, c), h) in
+        gates.chunks_exact_mut(4 * hidden).zip(c.chunks_exact_mut(hidden)).zip(h.chunks_exact_mut(hidden))
+    {
+        let (i, rest) = gates.split_at_mut(hidden);
+        let (f, rest) = rest.split_at_mut(hidden);
+        let (g, o) = rest.split_at_mut(hidden);
+        for (gate, peephole) in [(&mut *i, p_i), (&mut *f, p_f)] {
+            for (x, (&p, &c)) in gate.iter_mut().zip(peephole.iter().zip(&*c)) {
+                *x = sigmoid(p.mul_add(c, *x));
+            }
+        }
+        g.iter_mut().for_each(|x| *x = tanh(*x));
+        for (c, ((&i, &f), &g)) in c.iter_mut().zip(i.iter().zip(&*f).zip(&*g)) {
+            *c = f.mul_add(*c, i * g);
+        }
+        for (o, (&p, &c)) in o.iter_mut().zip(p_o.iter().zip(&*c)) {
+            *o = sigmoid(p.mul_add(c, *o));
+        }
+        for (h, (&o, &c)) in h.iter_mut().zip(o.iter().zip(&*c)) {
+            *h = o * tanh(c);
+        }
+    }
+}
+
 /// The GRU's elementwise part (PyTorch `torch.nn.GRU`): `gates` `[rows, 3·hidden]` holds the whole sums for r and z
 /// and the input's part of n (W_in x + b_in), `hn` `[rows, hidden]` is W_hn h + b_hn; gates become r, z, n and `h` goes
 /// from h_{t-1} to h_t: n = tanh(x_n + σ(r) hn), h = (1 - z) n + z h.
@@ -75,6 +106,20 @@ pub fn gru_rows<T: Real>(hidden: usize, gates: &mut [T], hn: &[T], h: &mut [T]) 
         }
         for (h, (&z, &n)) in h.iter_mut().zip(z.iter().zip(&*n)) {
             *h = z.mul_add(*h - n, n);
+        }
+    }
+}
+
+/// The simplified GRU's elementwise part: `gates` `[rows, 2·hidden]` holds the sums for u (the update gate) and n (the
+/// candidate) and is replaced by their values; `h` goes from h_{t-1} to h_t: h = σ(u) tanh(n) + (1 - σ(u)) h.
+#[inline(always)]
+pub fn simplified_rows<T: Real>(hidden: usize, gates: &mut [T], h: &mut [T]) {
+    for (gates, h) in gates.chunks_exact_mut(2 * hidden).zip(h.chunks_exact_mut(hidden)) {
+        let (u, n) = gates.split_at_mut(hidden);
+        u.iter_mut().for_each(|x| *x = sigmoid(*x));
+        n.iter_mut().for_each(|x| *x = tanh(*x));
+        for (h, (&u, &n)) in h.iter_mut().zip(u.iter().zip(&*n)) {
+            *h = u.mul_add(n - *h, *h);
         }
     }
 }
@@ -108,6 +153,48 @@ pub fn lstm_back<T: Real>(hidden: usize, gates: &[T], c: &[T], c_prev: &[T], dh:
     }
 }
 
+/// What one step's elementwise part passes back, LSTM with peepholes: as [`lstm_back`]. What comes back to the
+/// peepholes themselves is `dgates` times the c that the gate saw.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+pub fn peephole_back<T: Real>(
+    hidden: usize,
+    peephole: &[T],
+    gates: &[T],
+    c: &[T],
+    c_prev: &[T],
+    dh: &[T],
+    dc: &mut [T],
+    dgates: &mut [T],
+) {
+    let one = T::one();
+    let (p_i, p_fo) = peephole.split_at(hidden);
+    let (p_f, p_o) = p_fo.split_at(hidden);
+    let (p_i, p_f, p_o) = (&p_i[..hidden], &p_f[..hidden], &p_o[..hidden]);
+    for (row, (gates, dgates)) in gates.chunks_exact(4 * hidden).zip(dgates.chunks_exact_mut(4 * hidden)).enumerate() {
+        let at = row * hidden..(row + 1) * hidden;
+        let (c, c_prev, dh, dc) = (&c[at.clone()], &c_prev[at.clone()], &dh[at.clone()], &mut dc[at]);
+        let (i, rest) = gates.split_at(hidden);
+        let (f, rest) = rest.split_at(hidden);
+        let (g, o) = rest.split_at(hidden);
+        let (di, rest) = dgates.split_at_mut(hidden);
+        let (df, rest) = rest.split_at_mut(hidden);
+        let (dg, d_o) = rest.split_at_mut(hidden);
+        let (i, f, g, o) = (&i[..hidden], &f[..hidden], &g[..hidden], &o[..hidden]);
+        let (di, df, dg, d_o) = (&mut di[..hidden], &mut df[..hidden], &mut dg[..hidden], &mut d_o[..hidden]);
+        let (c, c_prev, dh, dc) = (&c[..hidden], &c_prev[..hidden], &dh[..hidden], &mut dc[..hidden]);
+        for k in 0..hidden {
+            let tc = tanh(c[k]);
+            d_o[k] = dh[k] * tc * o[k] * (one - o[k]);
+            let d = dc[k] + dh[k] * o[k] * (one - tc * tc) + d_o[k] * p_o[k];
+            di[k] = d * g[k] * i[k] * (one - i[k]);
+            df[k] = d * c_prev[k] * f[k] * (one - f[k]);
+            dg[k] = d * i[k] * (one - g[k] * g[k]);
+            dc[k] = d * f[k] + di[k] * p_i[k] + df[k] * p_f[k];
+        }
+    }
+}
+
 /// What one step's elementwise part passes back, GRU: from `dh` (at h_t) to `dx` (at the input's sums) and `dg` (at
 /// the hidden state's sums), both `[rows, 3·hidden]`; `dh` becomes the direct part of the gradient at h_{t-1}.
 #[inline(always)]
@@ -133,6 +220,83 @@ pub fn gru_back<T: Real>(hidden: usize, gates: &[T], hn: &[T], h_prev: &[T], dh:
             (dx_r[k], dx_z[k], dx_n[k]) = (dr, dz, dn);
             (dg_r[k], dg_z[k], dg_n[k]) = (dr, dz, dn * r[k]);
             dh[k] *= z[k];
+        }
+    }
+}
+
+/// What one step's elementwise part passes back, simplified GRU: from `dh` (at h_t) to `dgates` `[rows, 2·hidden]` (at
+/// the sums); `dh` becomes the direct part of the gradient at h_{t-1}.
+#[inline(always)]
+pub fn simplified_back<T: Real>(hidden: usize, gates: &[T], h_prev: &[T], dh: &mut [T], dgates: &mut [T]) {
+    let one = T::one();
+    for (row, (gates, dgates)) in gates.chunks_exact(2 * hidden).zip(dgates.chunks_exact_mut(2 * hidden)).enumerate() {
+        let at = row * hidden..(row + 1) * hidden;
+        let (h_prev, dh) = (&h_prev[at.clone()], &mut dh[at]);
+        let (u, n) = gates.split_at(hidden);
+        let (du, dn) = dgates.split_at_mut(hidden);
+        let (u, n, h_prev) = (&u[..hidden], &n[..hidden], &h_prev[..hidden]);
+        let (du, dn, dh) = (&mut du[..hidden], &mut dn[..hidden], &mut dh[..hidden]);
+        for k in 0..hidden {
+            du[k] = dh[k] * (n[k] - h_prev[k]) * u[k] * (one - u[k]);
+            dn[k] = dh[k] * u[k] * (one - n[k] * n[k]);
+            dh[k] *= one - u[k];
+        }
+    }
+}
+
+/// Σ f(a_k, b_k): sixteen sums side by side, so that the compiler can use vectors, then added up in order.
+#[inline(always)]
+fn sum<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
+    let mut sums = [T::zero(); 16];
+    let ((whole_a, rest_a), (whole_b, rest_b)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
+    for (a, b) in whole_a.iter().zip(whole_b) {
+        for (s, (&a, &b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+            *s += f(a, b);
+        }
+    }
+    for (s, (&a, &b)) in sums.iter_mut().zip(rest_a.iter().zip(rest_b)) {
+        *s += f(a, b);
+    }
+    sums.iter().fold(T::zero(), |all, &s| all + s)
+}
+
+/// A row's mean and 1 / √(variance + 1e-5).
+#[inline(always)]
+fn moments<T: Real>(row: &[T]) -> (T, T) {
+    let n = T::of(row.len() as f64);
+    let mean = sum(row, row, |x, _| x) / n;
+    let variance = sum(row, row, |x, _| (x - mean) * (x - mean)) / n;
+    (mean, T::one() / (variance + T::of(1e-5)).sqrt())
+}
+
+/// Layer normalisation (Ba, Kiros and Hinton 2016; PyTorch `torch.nn.LayerNorm`) of every row of as many numbers as
+/// `weight` has, in place: (x - mean) / √(variance + 1e-5) · weight + bias.
+#[inline(always)]
+pub fn norm_rows<T: Real>(weight: &[T], bias: &[T], x: &mut [T]) {
+    for row in x.chunks_exact_mut(weight.len()) {
+        let (mean, scale) = moments(row);
+        for (x, (&w, &b)) in row.iter_mut().zip(weight.iter().zip(bias)) {
+            *x = ((*x - mean) * scale).mul_add(w, b);
+        }
+    }
+}
+
+/// The way back of [`norm_rows`]: `x` is what went in; `dy`, the gradient at what came out, becomes that at `x`; adds to
+/// `dweight` and `dbias`.
+#[inline(always)]
+pub fn norm_back<T: Real>(x: &[T], weight: &[T], dy: &mut [T], dweight: &mut [T], dbias: &mut [T]) {
+    let (width, n) = (weight.len(), T::of(weight.len() as f64));
+    for (x, dy) in x.chunks_exact(width).zip(dy.chunks_exact_mut(width)) {
+        let (mean, scale) = moments(x);
+        for ((dw, db), (&x, &d)) in dweight.iter_mut().zip(dbias.iter_mut()).zip(x.iter().zip(&*dy)) {
+            *dw += d * (x - mean) * scale;
+            *db += d;
+        }
+        dy.iter_mut().zip(weight).for_each(|(d, &w)| *d *= w);
+        let along = sum(dy, dy, |d, _| d) / n;
+        let turned = sum(dy, x, |d, x| d * (x - mean) * scale) / n;
+        for (d, &x) in dy.iter_mut().zip(x) {
+            *d = scale * (*d - along - (x - mean) * scale * turned);
         }
     }
 }

@@ -37,6 +37,7 @@ proptest! {
     fn elementwise_kernels_give_the_portable_bits(rows in 1usize..5, hidden in 1usize..70, seed: u64) {
         let scaled = |seed, n: usize| numbers(seed, n).iter().map(|x| x * 12.0).collect::<Vec<f32>>();
         let (gates, c, h) = (scaled(seed, rows * 4 * hidden), scaled(seed ^ 1, rows * hidden), scaled(seed ^ 2, rows * hidden));
+        let peephole = numbers(seed ^ 3, 3 * hidden);
         for kernels in available() {
             let (mut g1, mut c1, mut h1) = (gates.clone(), c.clone(), h.clone());
             let (mut g2, mut c2, mut h2) = (gates.clone(), c.clone(), h.clone());
@@ -48,6 +49,27 @@ proptest! {
             (kernels.gru_rows)(hidden, &mut g1, &c, &mut h1);
             portable::gru_rows(hidden, &mut g2, &c, &mut h2);
             prop_assert_eq!((&g1, &h1), (&g2, &h2));
+            let (mut g1, mut c1, mut h1) = (gates.clone(), c.clone(), h.clone());
+            let (mut g2, mut c2, mut h2) = (gates.clone(), c.clone(), h.clone());
+            (kernels.peephole_rows)(hidden, &peephole, &mut g1, &mut c1, &mut h1);
+            portable::peephole_rows(hidden, &peephole, &mut g2, &mut c2, &mut h2);
+            prop_assert_eq!((&g1, &c1, &h1), (&g2, &c2, &h2));
+            let (mut g1, mut h1) = (gates[..rows * 2 * hidden].to_vec(), h.clone());
+            let (mut g2, mut h2) = (g1.clone(), h.clone());
+            (kernels.simplified_rows)(hidden, &mut g1, &mut h1);
+            portable::simplified_rows(hidden, &mut g2, &mut h2);
+            prop_assert_eq!((&g1, &h1), (&g2, &h2));
+            let (mut x1, mut x2) = (gates.clone(), gates.clone());
+            (kernels.norm_rows)(&peephole[..hidden], &c[..hidden], &mut x1);
+            portable::norm_rows(&peephole[..hidden], &c[..hidden], &mut x2);
+            prop_assert_eq!(x1, x2);
+            let (mut dy1, mut dw1) = (h.clone(), [c[..hidden].to_vec(), h[..hidden].to_vec()]);
+            let (mut dy2, mut dw2) = (dy1.clone(), dw1.clone());
+            let [dw, db] = &mut dw1;
+            (kernels.norm_back)(&gates[..h.len()], &peephole[..hidden], &mut dy1, dw, db);
+            let [dw, db] = &mut dw2;
+            portable::norm_back(&gates[..h.len()], &peephole[..hidden], &mut dy2, dw, db);
+            prop_assert_eq!((dy1, dw1), (dy2, dw2));
             let (mut x1, mut x2) = (gates.clone(), gates.clone());
             (kernels.tanh_all)(&mut x1);
             portable::tanh_all(&mut x2);
@@ -62,6 +84,16 @@ proptest! {
             (kernels.lstm_back)(hidden, &gates, &c, &h, &c, &mut dc1, &mut dg1);
             portable::lstm_back(hidden, &gates, &c, &h, &c, &mut dc2, &mut dg2);
             prop_assert_eq!((dc1, dg1), (dc2, dg2));
+            let (mut dc1, mut dg1) = (h.clone(), vec![0.0; 4 * n]);
+            let (mut dc2, mut dg2) = (h.clone(), vec![0.0; 4 * n]);
+            (kernels.peephole_back)(hidden, &peephole, &gates, &c, &h, &c, &mut dc1, &mut dg1);
+            portable::peephole_back(hidden, &peephole, &gates, &c, &h, &c, &mut dc2, &mut dg2);
+            prop_assert_eq!((dc1, dg1), (dc2, dg2));
+            let (mut dh1, mut dg1) = (h.clone(), vec![0.0; 2 * n]);
+            let (mut dh2, mut dg2) = (h.clone(), vec![0.0; 2 * n]);
+            (kernels.simplified_back)(hidden, &gates[..2 * n], &c, &mut dh1, &mut dg1);
+            portable::simplified_back(hidden, &gates[..2 * n], &c, &mut dh2, &mut dg2);
+            prop_assert_eq!((dh1, dg1), (dh2, dg2));
             let (mut dh1, mut dx1, mut dg1) = (h.clone(), vec![0.0; 3 * n], vec![0.0; 3 * n]);
             let (mut dh2, mut dx2, mut dg2) = (h.clone(), vec![0.0; 3 * n], vec![0.0; 3 * n]);
             (kernels.gru_back)(hidden, &gates[..3 * n], &c, &h, &mut dh1, &mut dx1, &mut dg1);
