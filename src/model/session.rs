@@ -15,11 +15,11 @@ pub struct Session {
     pub(super) state: Box<[f32]>,
     pub(super) spans: SpanDecoder,
     pub(super) steps: u64,
-    units: Vec<Unit>,
-    features: Features,
+    pub(super) units: Vec<Unit>,
+    pub(super) features: Features,
 }
 
-/// The label of one step.
+/// The label of one step; from a classifier that of the stretch `start..end`, without text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepLabel {
     pub start: u64,
@@ -36,8 +36,12 @@ pub struct StepLabel {
 pub struct Output {
     pub labels: Vec<StepLabel>,
     pub spans: Vec<Span>,
+    /// Steps that went through the network.
+    pub steps: usize,
     /// Steps whose word or event was not in the vocabulary.
     pub unknown: usize,
+    /// From a classifier: the probabilities of all labels for each of `labels`, `[labels, model's labels]`.
+    pub probabilities: Vec<f32>,
 }
 
 impl Session {
@@ -118,8 +122,8 @@ impl Session {
 /// One engine thread: the model and the scratch space of its steps.
 pub struct Stepper {
     model: Arc<Model>,
-    scratch: Scratch,
-    probabilities: Vec<Vec<f32>>,
+    pub(super) scratch: Scratch,
+    pub(super) probabilities: Vec<Vec<f32>>,
     by_label: Vec<f32>,
 }
 
@@ -135,11 +139,13 @@ impl Stepper {
         let model = self.model.clone();
         let longest = sessions.iter().map(|session| session.waiting()).max().unwrap_or(0);
         // So many steps of every session that their probabilities stay within bounds, however long a record is.
-        let at_once = (MAX_NUMBERS / (model.class_label.len() * sessions.len().max(1))).max(1);
+        let width = if model.spec.classify.is_some() { model.network.shape().top() } else { model.class_label.len() };
+        let at_once = (MAX_NUMBERS / (width * sessions.len().max(1))).max(1);
         for from in (0..longest).step_by(at_once) {
             self.step_range(&model, from..from.saturating_add(at_once), sessions, outputs);
         }
-        for session in sessions {
+        for (session, output) in sessions.iter_mut().zip(outputs) {
+            output.steps += session.features.steps;
             session.steps += session.features.steps as u64;
             session.units = Vec::new();
             session.features = Features::default();
@@ -162,6 +168,13 @@ impl Stepper {
                 let Session { features, state, .. } = &mut **session;
                 lanes.push(Lane { features, state, probabilities });
             }
+        }
+        if let Some(classify) = &model.spec.classify {
+            model.network.outputs_range(&mut lanes, steps.clone(), &mut self.scratch);
+            for ((session, output), outputs) in sessions.iter_mut().zip(outputs).zip(&self.probabilities) {
+                session.pool(model, classify, steps.clone(), outputs, output);
+            }
+            return;
         }
         model.network.forward_range(&mut lanes, steps.clone(), &mut self.scratch);
         let classes = model.class_label.len();
