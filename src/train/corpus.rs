@@ -70,7 +70,7 @@ impl Examples {
         }
         let streams = match recipe.data.format {
             DataFormat::Jsonl => data::read_json_lines(&path)?,
-            _ => data::read_lines(&path, table.label_at, false)?,
+            _ => data::read_lines(&path, table.label_at, matches!(recipe.encoder, EncoderSpec::Events(_)))?,
         };
         for _ in 0..table.repeat {
             self.streams.extend(streams.iter().map(|stream| {
