@@ -51,6 +51,9 @@ impl std::fmt::Display for DevScore {
     }
 }
 
+/// A stream's logits, and the class it has.
+pub type Judged = (Vec<f32>, usize);
+
 /// The dev set, encoded.
 pub struct DevSet {
     streams: Vec<Features>,
@@ -133,8 +136,8 @@ impl DevSet {
     }
 
     /// A classifier's logits for all streams, and their classes; but for streams of classes that it does not have.
-    pub fn logits(&self, net: &Network, threads: usize) -> Vec<(Vec<f32>, usize)> {
-        let mut groups: Vec<(usize, Vec<(Vec<f32>, usize)>)> =
+    pub fn logits(&self, net: &Network, threads: usize) -> Vec<Judged> {
+        let mut groups: Vec<(usize, Vec<Judged>)> =
             (0..self.streams.len()).step_by(LANES).map(|from| (from, Vec::new())).collect();
         for_each(threads, groups.iter_mut().collect(), |(from, rows)| {
             let group: Vec<&Features> = self.streams[*from..].iter().take(LANES).collect();
