@@ -151,6 +151,11 @@ impl<'a> Trainer<'a> {
         Ok(trainer)
     }
 
+    /// What has a target each.
+    fn targets(&self) -> &'static str {
+        if self.spec.classify.is_some() { "streams" } else { "steps" }
+    }
+
     fn out_of_patience(&self) -> bool {
         let patience = self.recipe.train.early_stop;
         patience > 0 && !self.dev.is_empty() && self.progress.epoch >= self.progress.best_epoch + patience
@@ -194,7 +199,7 @@ impl<'a> Trainer<'a> {
             if chunk % 8 == 0 {
                 let rate = rows as f64 / started.elapsed().as_secs_f64();
                 let best = self.progress.best.as_ref().map_or(String::new(), |b| format!("  best {:.4}", b.main()));
-                bar.set_message(format!("loss {:.4}{best}  {rate:.0} steps/s", sum / rows.max(1) as f64));
+                bar.set_message(format!("loss {:.4}{best}  {rate:.0} {}/s", sum / rows.max(1) as f64, self.targets()));
             }
         }
         bar.finish_and_clear();
@@ -280,10 +285,11 @@ impl<'a> Trainer<'a> {
         pictures::draw(&self.recipe.output.run_dir())?;
         let shown = score.map_or("no dev set".to_string(), |s| s.to_string());
         eprintln!(
-            "epoch {:>3}  loss {loss:.4}  {shown}{}  {:.0} steps/s  {seconds:.0} s",
+            "epoch {:>3}  loss {loss:.4}  {shown}{}  {:.0} {}/s  {seconds:.0} s",
             self.progress.epoch,
             if better { " *" } else { "" },
             self.progress.rows_per_second,
+            self.targets(),
         );
         Ok(())
     }
