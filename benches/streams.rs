@@ -1,4 +1,5 @@
-//! Many live streams: memory, throughput with one in a hundred at work beside all in memory, and time to be ready again.
+//! Many live streams: memory, throughput with one in a hundred at work beside all in memory, and time to be ready again, or for
+//! another instance to take over.
 //!
 //! ```sh
 //! STRAND_BENCH_TRANSPORT=kafka STRAND_BENCH_STREAMS=1000000 cargo bench --bench streams
@@ -27,6 +28,7 @@ const WORDS: [&str; 12] =
 const RECORDS: usize = 5;
 const PASSES: usize = 3;
 const REQUEST: usize = 5000;
+const PARTITIONS: usize = 8;
 
 fn setting(name: &str, default: &str) -> String {
     std::env::var(format!("STRAND_BENCH_{name}")).unwrap_or_else(|_| default.to_string())
@@ -36,6 +38,9 @@ fn setting(name: &str, default: &str) -> String {
 struct Bench<'a> {
     broker: Option<&'a Broker>,
     name: &'static str,
+    /// Of instances that share topics, whose state is where.
+    instance: &'static str,
+    standby: bool,
     dir: &'a Path,
     daemon: Option<Daemon>,
 }
@@ -53,7 +58,7 @@ impl Bench<'_> {
             &setting("MODEL", "models/ner-en"),
         ]);
         let mut sets = vec![format!("state.memory={}", setting("MEMORY", "1GiB"))];
-        let dir = self.dir.join(self.name);
+        let dir = self.dir.join(self.instance);
         match self.broker {
             None => {
                 command.arg("--data-dir").arg(dir);
@@ -63,7 +68,8 @@ impl Bench<'_> {
                 sets.push("transport.kind=kafka".to_string());
                 sets.push(format!("kafka.brokers={}", broker.address));
                 sets.push(format!("kafka.state_dir={}", dir.display()));
-                sets.push("kafka.input_partitions=8".to_string());
+                sets.push(format!("kafka.input_partitions={PARTITIONS}"));
+                sets.push(format!("kafka.standby={}", self.standby));
                 sets.push("kafka.replication_factor=1".to_string());
                 sets.push("kafka.properties.session.timeout.ms=6000".to_string());
                 for (key, topic) in [("group", "group"), ("input", "in"), ("output", "out")] {
@@ -151,6 +157,32 @@ impl Bench<'_> {
         count as f64 / self.label(records.into_iter())
     }
 
+    fn serves(&self, partitions: usize) -> bool {
+        let daemon = self.daemon();
+        daemon.metric("strand_partitions_assigned") == partitions as f64 && daemon.get("/readyz").status == 200
+    }
+
+    /// Another instance joins, this one is killed: how long until the other serves all. Afterwards this one is alone again.
+    fn fail_over(&mut self, instance: &'static str, standby: bool) {
+        let mut other = Bench { instance, standby, daemon: None, ..*self };
+        other.start();
+        until(|| self.serves(PARTITIONS / 2) && other.serves(PARTITIONS / 2));
+        // Until it has what there is of the partitions that it follows.
+        let mut followed = -1.0;
+        while standby && other.daemon().metric("strand_standby_states_total") > followed {
+            followed = other.daemon().metric("strand_standby_states_total");
+            std::thread::sleep(Duration::from_secs(3));
+        }
+        let begun = Instant::now();
+        self.daemon.take().expect("it was started").kill();
+        until(|| other.serves(PARTITIONS));
+        let with = if standby { "with" } else { "without" };
+        println!("failover {with} standby: all served {:.1} s after kill -9", begun.elapsed().as_secs_f64());
+        self.start();
+        other.daemon.take().expect("it was started").stop();
+        until(|| self.serves(PARTITIONS));
+    }
+
     fn again(&mut self, how: &str, end: impl FnOnce(Daemon)) {
         let begun = Instant::now();
         end(self.daemon.take().expect("it was started"));
@@ -164,6 +196,12 @@ impl Bench<'_> {
     }
 }
 
+fn until(mut done: impl FnMut() -> bool) {
+    while !done() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn main() {
     let streams: usize = setting("STREAMS", "100000").parse().expect("a number of streams");
     let dir = tempfile::tempdir().unwrap();
@@ -173,8 +211,14 @@ fn main() {
         other => panic!("STRAND_BENCH_TRANSPORT={other}: embedded or kafka"),
     };
     let mut random = ChaCha8Rng::seed_from_u64(1);
-    let [mut many, mut few] =
-        ["many", "few"].map(|name| Bench { broker: broker.as_ref(), name, dir: dir.path(), daemon: None });
+    let [mut many, mut few] = ["many", "few"].map(|name| Bench {
+        broker: broker.as_ref(),
+        name,
+        instance: name,
+        standby: false,
+        dir: dir.path(),
+        daemon: None,
+    });
     let piece = |stream: usize| (stream, WORDS[stream % WORDS.len()].to_string());
 
     many.start();
@@ -201,7 +245,7 @@ fn main() {
     rates.sort_by(f64::total_cmp);
     println!("median ratio {:.2}; resident now and at most {:?} MiB", rates[PASSES / 2], many.memory());
 
-    // In order, by a crash, and, where there is a changelog, without the local copy.
+    // In order, by a crash, and, where there is a changelog, without the local copy, and to another instance.
     few.daemon.take().expect("it was started").stop();
     many.again("stopped", |daemon| assert!(daemon.stop().success()));
     many.again("killed", Daemon::kill);
@@ -211,6 +255,9 @@ fn main() {
             assert!(daemon.stop().success());
             std::fs::remove_file(copy).unwrap();
         });
+        // The group notices after its session timeout of 6 s.
+        many.fail_over("stranger", false);
+        many.fail_over("follower", true);
     }
     many.daemon.take().expect("it was started").stop();
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use strand::encode::InputFormat;
 use strand::model::testing::{TEXT, classes_spec, layers, random_model};
-use strand::model::{Model, Output, Pooling, Session, Stepper};
+use strand::model::{Model, Output, Pooling, Session, StatePrecision, Stepper};
 use strand::rnn::Cell;
 use strand::train::trainer::train_until;
 use strand::train::{Recipe, train};
@@ -96,6 +96,28 @@ fn estimates_do_not_depend_on_cuts_company_or_interruptions() {
             assert_eq!((told(output), &output.probabilities), (told(whole), &whole.probabilities), "{pooling:?}");
             assert_eq!(output.steps, whole.steps);
         }
+    }
+}
+
+#[test]
+fn what_is_pooled_stays_exact_where_states_are_of_half_size() {
+    for pooling in POOLINGS {
+        let model = model(pooling, None);
+        let (mut session, mut output) = (Session::kept(&model, StatePrecision::Bf16), Output::default());
+        let mut stepper = Stepper::new(model.clone());
+        // More steps than a bf16 could count, in two records.
+        for _ in 0..2 {
+            session.push(&model, InputFormat::Text, TEXT.repeat(5).as_bytes()).unwrap();
+            stepper.step(&mut [&mut session], std::slice::from_mut(&mut output));
+            let mut bytes = Vec::new();
+            session.encode(&model, &mut bytes);
+            assert_eq!(Session::decode(&model, &bytes).unwrap(), session);
+        }
+        assert!(output.steps > 600, "{}", output.steps);
+        session.conclude(&model, &mut output);
+        let whole = in_one_pass(&model, &TEXT.repeat(10)).0;
+        let (kept, exact) = (output.labels[0].score, whole.labels[0].score);
+        assert!((kept - exact).abs() < 0.02, "{pooling:?}: {kept}, {exact} with exact h and c");
     }
 }
 

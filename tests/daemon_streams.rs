@@ -2,8 +2,8 @@
 
 mod daemon_harness;
 
-use daemon_harness::{Place, eventually, words};
-use serde_json::json;
+use daemon_harness::{Daemon, Place, eventually, words};
+use serde_json::{Value, json};
 
 #[test]
 fn a_word_cut_between_two_records_is_labelled_once() {
@@ -206,4 +206,48 @@ fn few_resident_streams_label_as_many_would() {
         assert_eq!(daemon.labels(&format!("s{k}")), roomy.labels(&format!("s{k}")));
     }
     assert_eq!(daemon.metric("strand_streams_live"), 40.0);
+}
+
+/// States of half the size: which are in memory and when the daemon was killed changes no label, and another setting
+/// takes up the streams that there are.
+#[test]
+fn half_size_states_label_the_same_whatever_happens_to_them() {
+    let half = ["--set", "state.precision=bf16"];
+    let few = ["--set", "state.precision=bf16", "--set", "state.max_resident=2", "--set", "pipeline.threads=2"];
+    let (place, roomy, exact) = (Place::new(), Place::new(), Place::new());
+    let (roomy, exact) = (roomy.start(&half), exact.start(&[]));
+    let mut killed = place.start(&few);
+    let rounds = |from: usize, to: usize, daemons: &[&Daemon]| {
+        for round in from..to {
+            let text = |k: usize| json!({"stream": format!("s{k}"), "text": format!("Ada {k} met {round} Bab")});
+            let lines: String = (0..40).map(|k| text(k).to_string() + "\n").collect();
+            for daemon in daemons {
+                assert_eq!(daemon.post("/v1/records", &lines).json()["accepted"], 40);
+                daemon.settle();
+            }
+        }
+    };
+    for round in 0..4 {
+        rounds(round, round + 1, &[&killed, &roomy, &exact]);
+        killed.kill();
+        killed = place.start(&few);
+    }
+    let labels = |daemon: &Daemon| (0..40).map(|k| daemon.labels(&format!("s{k}"))).collect::<Vec<_>>();
+    assert_eq!(labels(&killed), labels(&roomy));
+    assert_ne!(labels(&killed), labels(&exact), "nothing was rounded");
+    let in_memory = |daemon: &Daemon| daemon.metric("strand_state_bytes{place=\"memory\"}");
+    assert!(in_memory(&roomy) < in_memory(&exact));
+    assert!(killed.stop().success());
+
+    let killed = place.start(&[]);
+    rounds(4, 6, &[&killed, &exact]);
+    assert_eq!(killed.metric("strand_streams_live"), 40.0);
+    let scores = |daemon: &Daemon| -> Vec<f64> {
+        let all: Vec<Value> = labels(daemon).into_iter().flatten().collect();
+        let labels = all.iter().flat_map(|record| record["labels"].as_array().unwrap());
+        labels.map(|label| label["score"].as_f64().unwrap()).collect()
+    };
+    let (rounded, exact) = (scores(&killed), scores(&exact));
+    let far = rounded.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(rounded.len() == exact.len() && far < 0.1, "{far}");
 }

@@ -7,7 +7,7 @@ mod kafka_load;
 
 use daemon_harness::{Daemon, Place, eventually};
 use kafka_harness::{Broker, start};
-use kafka_load::{INPUT, Load, Verdict, judge};
+use kafka_load::{INPUT, Load, Verdict, judge, kafka, report};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
@@ -76,8 +76,8 @@ fn a_transaction_that_was_frozen_is_not_committed_beside_that_of_another() {
 
 fn freeze(broker: &Broker, delivery: &str, is_writing: impl Fn(&Broker, &[usize]) -> bool) -> Verdict {
     let place = Place::new();
-    let delivery = format!("kafka.delivery={delivery}");
-    let settings = ["kafka.input_partitions=8", "pipeline.batch_records=8", "state.max_resident=20", &delivery];
+    let delivered = format!("kafka.delivery={delivery}");
+    let settings = ["kafka.input_partitions=8", "pipeline.batch_records=8", "state.max_resident=20", &delivered];
     let [frozen, other] = ["one", "two"].map(|name| start(&place, broker, name, &settings));
     let assigned = |daemon: &Daemon| daemon.metric("strand_partitions_assigned");
     eventually("the partitions are shared", || assigned(&frozen) == 4.0 && assigned(&other) == 4.0);
@@ -122,7 +122,8 @@ fn freeze(broker: &Broker, delivery: &str, is_writing: impl Fn(&Broker, &[usize]
     broker.settle(GROUP, INPUT, Duration::from_secs(60));
     assert!(third.stop().success());
     let verdict = judge(broker, &Place::new(), sent);
-    println!("frozen while it wrote ({delivery}, caught at try {tries}): {verdict}, {late} states written late");
+    let note = format!("caught at try {tries}, {late} states written late");
+    report("frozen while it writes, past its session, then awake", &kafka(broker, delivery), 1, &verdict, &note);
     assert!(verdict.is_good() && verdict.letters > 0, "{verdict}");
     verdict
 }

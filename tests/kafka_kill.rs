@@ -14,7 +14,7 @@ mod stack_queries;
 
 use daemon_harness::{Daemon, Place};
 use kafka_harness::{Broker, free_port, settings};
-use kafka_load::{INPUT, Load, Verdict, judge};
+use kafka_load::{INPUT, Load, Verdict, judge, kafka, report};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use stack_queries::{Answer, Prometheus, check, dashboard_queries, settled};
@@ -224,7 +224,8 @@ fn kill_again_and_again(broker: &Broker, delivery: &'static str, rounds: usize) 
     let seconds = begun.elapsed().as_secs_f64();
 
     let verdict = judge(broker, &self::place(), sent);
-    println!("{rounds} kills in {seconds:.0} s, {killed:?}: {verdict}, read again and skipped {skipped}");
+    let note = format!("{seconds:.0} s, {killed:?}, read again and skipped {skipped}");
+    report("kill -9 of one of two instances", &kafka(broker, delivery), rounds, &verdict, &note);
     assert!(verdict.is_good(), "{verdict}");
     assert!(verdict.records > rounds * 100 && verdict.letters > 0 && verdict.streams == streams, "{verdict}");
     // Otherwise nothing was disturbed.

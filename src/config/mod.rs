@@ -10,6 +10,7 @@ pub use load::{ConfigError, apply};
 pub use units::{Bytes, Period};
 
 use crate::encode::{EncoderSpec, InputFormat};
+use crate::model::StatePrecision;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -180,12 +181,19 @@ pub struct StateConfig {
     /// Bytes, and number, of the sessions that are kept in memory.
     pub memory: Bytes,
     pub max_resident: usize,
+    /// How h and c are kept between records, in memory and wherever states are stored.
+    pub precision: StatePrecision,
     pub stream_ttl: Period,
 }
 
 impl Default for StateConfig {
     fn default() -> Self {
-        StateConfig { memory: Bytes::mib(512), max_resident: 1_000_000, stream_ttl: Period(std::time::Duration::ZERO) }
+        StateConfig {
+            memory: Bytes::mib(512),
+            max_resident: 1_000_000,
+            precision: StatePrecision::F32,
+            stream_ttl: Period(std::time::Duration::ZERO),
+        }
     }
 }
 

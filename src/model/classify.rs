@@ -22,7 +22,7 @@ impl Session {
         let network = &model.network;
         let (top, tables) = (network.shape().top(), model.encoder.layout().tables.len());
         for (k, h) in steps.zip(outputs.chunks_exact(top)) {
-            classify.pooling.push(&mut self.state[network.recurrent_len()..], h, network.query());
+            classify.pooling.push(&mut self.pool, h, network.query());
             let unit = &self.units[k];
             match &mut self.spans.open {
                 Some(covered) => covered.end = unit.end,
@@ -39,7 +39,7 @@ impl Session {
     /// from a model of another task. Call with nothing waiting.
     pub fn estimate(&self, model: &Model, output: &mut Output) {
         let (Some(classify), Some(covered)) = (&model.spec.classify, &self.spans.open) else { return };
-        let Some(vector) = classify.pooling.vector(&self.state[model.network.recurrent_len()..]) else { return };
+        let Some(vector) = classify.pooling.vector(&self.pool) else { return };
         let mut p = Vec::new();
         model.network.logits(vector, 1, &mut p);
         probabilities(&mut p, classify.temperature);
@@ -67,8 +67,9 @@ pub fn probabilities(logits: &mut [f32], temperature: f64) {
 /// The logits of whole streams, each from its start; those of a stream without a step are empty.
 pub fn logits(network: &Network, streams: &[&Features], scratch: &mut Scratch) -> Vec<Vec<f32>> {
     let Some(pooling) = network.shape().pool else { return vec![Vec::new(); streams.len()] };
-    let (top, recurrent) = (network.shape().top(), network.recurrent_len());
+    let top = network.shape().top();
     let mut states = vec![vec![0.0; network.state_len()]; streams.len()];
+    let mut pools = vec![vec![0.0; network.pool_len()]; streams.len()];
     let longest = streams.iter().map(|stream| stream.steps).max().unwrap_or(0);
     let at_once = (super::network::MAX_NUMBERS / (top * streams.len().max(1))).max(1);
     let mut outputs = vec![Vec::new(); streams.len()];
@@ -79,18 +80,18 @@ pub fn logits(network: &Network, streams: &[&Features], scratch: &mut Scratch) -
             .map(|((features, state), probabilities)| Lane { features, state, probabilities })
             .collect();
         network.outputs_range(&mut lanes, from..from + at_once, scratch);
-        for (state, outputs) in states.iter_mut().zip(&outputs) {
+        for (pool, outputs) in pools.iter_mut().zip(&outputs) {
             for h in outputs.chunks_exact(top) {
-                pooling.push(&mut state[recurrent..], h, network.query());
+                pooling.push(pool, h, network.query());
             }
         }
     }
-    let of = |state: &Vec<f32>| {
+    let of = |pool: &Vec<f32>| {
         let mut logits = Vec::new();
-        if let Some(vector) = pooling.vector(&state[recurrent..]) {
+        if let Some(vector) = pooling.vector(pool) {
             network.logits(vector, 1, &mut logits);
         }
         logits
     };
-    states.iter().map(of).collect()
+    pools.iter().map(of).collect()
 }

@@ -24,6 +24,7 @@
 pub mod bench;
 pub mod classify;
 pub mod network;
+mod numbers;
 pub mod params;
 pub mod pool;
 pub mod session;
@@ -32,6 +33,7 @@ pub mod spec;
 mod state;
 pub mod testing;
 
+pub use numbers::StatePrecision;
 pub use pool::Pooling;
 pub use session::{Output, Session, StepLabel, Stepper};
 pub use spans::{Span, SpanDecoder};

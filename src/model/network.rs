@@ -83,13 +83,13 @@ impl Network {
         &self.shape
     }
 
-    /// Numbers in one stream's state: h and c of the layers, then what is pooled.
-    pub fn state_len(&self) -> usize {
-        self.recurrent_len() + self.shape.pool.map_or(0, |pool| pool.numbers(self.shape.top()))
+    /// Numbers that a classifier carries of what it has pooled of a stream.
+    pub fn pool_len(&self) -> usize {
+        self.shape.pool.map_or(0, |pool| pool.numbers(self.shape.top()))
     }
 
-    /// Numbers of h and c of all layers.
-    pub fn recurrent_len(&self) -> usize {
+    /// Numbers in one stream's state.
+    pub fn state_len(&self) -> usize {
         self.layers.iter().map(|l| l.cell().state() * l.hidden()).sum()
     }
 

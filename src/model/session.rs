@@ -2,17 +2,20 @@
 //! network over the waiting steps of many sessions at once. A session as bytes is in [`super::state`].
 
 use super::network::{Lane, MAX_NUMBERS, Scratch};
+use super::numbers::{Numbers, StatePrecision, round, widen};
 use super::{Model, Span, SpanDecoder};
 use crate::encode::{Features, InputError, InputFormat, ReaderState, Unit};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Everything a stream carries: unfinished input, steps that wait for the network, h and c of every layer, the open
-/// span, positions.
+/// Everything a stream carries: unfinished input, steps that wait for the network, h and c of every layer, what is
+/// pooled, the open span, positions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Session {
     pub(super) reader: ReaderState,
-    pub(super) state: Box<[f32]>,
+    pub(super) state: Numbers,
+    /// What a classifier has pooled so far, always exact; empty for other tasks.
+    pub(super) pool: Box<[f32]>,
     pub(super) spans: SpanDecoder,
     pub(super) steps: u64,
     pub(super) units: Vec<Unit>,
@@ -47,14 +50,25 @@ pub struct Output {
 impl Session {
     /// A stream that has seen nothing.
     pub fn new(model: &Model) -> Session {
+        Session::kept(model, StatePrecision::F32)
+    }
+
+    /// A stream that has seen nothing, whose h and c are kept with this precision between two steps of [`Stepper`].
+    pub fn kept(model: &Model, precision: StatePrecision) -> Session {
         Session {
             reader: ReaderState::default(),
-            state: vec![0.0; model.network.state_len()].into(),
+            state: Numbers::zeros(model.network.state_len(), precision),
+            pool: vec![0.0; model.network.pool_len()].into(),
             spans: SpanDecoder::default(),
             steps: 0,
             units: Vec::new(),
             features: Features::default(),
         }
+    }
+
+    /// The same stream with its h and c kept with this precision: rounded now, if they were kept more exactly.
+    pub fn kept_as(self, precision: StatePrecision) -> Session {
+        Session { state: self.state.kept_as(precision), ..self }
     }
 
     /// Takes a piece of the stream; whole units wait for [`Stepper::step`]. On an error the session is unchanged.
@@ -96,7 +110,8 @@ impl Session {
     /// Sets h and c to zero and closes the open span (returned); positions go on. Call with nothing waiting.
     pub fn reset(&mut self) -> Option<Span> {
         assert_eq!(self.waiting(), 0, "a session is reset between steps");
-        self.state.fill(0.0);
+        self.state.clear();
+        self.pool.fill(0.0);
         self.reader.context.clear();
         self.spans.finish()
     }
@@ -112,7 +127,8 @@ impl Session {
         let waiting = self.units.capacity() * size_of::<Unit>()
             + 4 * (self.features.ids.capacity() + self.features.dense.capacity() + self.features.chars.capacity());
         size_of::<Session>()
-            + 4 * self.state.len()
+            + self.state.precision().bytes() * self.state.len()
+            + 4 * self.pool.len()
             + self.reader.pending.capacity()
             + self.reader.context.capacity()
             + waiting
@@ -125,27 +141,48 @@ pub struct Stepper {
     pub(super) scratch: Scratch,
     pub(super) probabilities: Vec<Vec<f32>>,
     by_label: Vec<f32>,
+    /// h and c of the sessions that keep them rounded, one after the other.
+    wide: Vec<f32>,
 }
 
 impl Stepper {
     pub fn new(model: Arc<Model>) -> Stepper {
-        Stepper { model, scratch: Scratch::default(), probabilities: Vec::new(), by_label: Vec::new() }
+        Stepper {
+            model,
+            scratch: Scratch::default(),
+            probabilities: Vec::new(),
+            by_label: Vec::new(),
+            wide: Vec::new(),
+        }
     }
 
     /// Steps everything that waits in `sessions`, together; what became final is appended to `outputs[k]` for
-    /// `sessions[k]`. Bit for bit the same however the sessions are batched and their input was cut.
+    /// `sessions[k]`. Bit for bit the same however the sessions are batched and their input was cut; where h and c are
+    /// kept rounded, which they are at the end of each call, however they are batched.
     pub fn step(&mut self, sessions: &mut [&mut Session], outputs: &mut [Output]) {
         assert_eq!(sessions.len(), outputs.len(), "one output a session");
         let model = self.model.clone();
         let longest = sessions.iter().map(|session| session.waiting()).max().unwrap_or(0);
+        self.wide.clear();
+        for session in sessions.iter() {
+            if let Numbers::Bf16(numbers) = &session.state {
+                self.wide.extend(numbers.iter().map(|x| widen(*x)));
+            }
+        }
         // So many steps of every session that their probabilities stay within bounds, however long a record is.
         let width = if model.spec.classify.is_some() { model.network.shape().top() } else { model.class_label.len() };
         let at_once = (MAX_NUMBERS / (width * sessions.len().max(1))).max(1);
         for from in (0..longest).step_by(at_once) {
             self.step_range(&model, from..from.saturating_add(at_once), sessions, outputs);
         }
+        let mut wide = &self.wide[..];
         for (session, output) in sessions.iter_mut().zip(outputs) {
             output.steps += session.features.steps;
+            if let Numbers::Bf16(numbers) = &mut session.state {
+                let (own, rest) = wide.split_at(numbers.len());
+                numbers.iter_mut().zip(own).for_each(|(kept, x)| *kept = round(*x));
+                wide = rest;
+            }
             session.steps += session.features.steps as u64;
             session.units = Vec::new();
             session.features = Features::default();
@@ -162,10 +199,19 @@ impl Stepper {
     ) {
         self.probabilities.resize_with(self.probabilities.len().max(sessions.len()), Vec::new);
         let mut lanes: Vec<Lane<'_>> = Vec::with_capacity(sessions.len());
+        let mut wide = &mut self.wide[..];
         for (session, probabilities) in sessions.iter_mut().zip(&mut self.probabilities) {
             probabilities.clear();
-            if session.features.steps > steps.start {
-                let Session { features, state, .. } = &mut **session;
+            let Session { features, state, .. } = &mut **session;
+            let state = match state {
+                Numbers::F32(numbers) => &mut numbers[..],
+                Numbers::Bf16(numbers) => {
+                    let (own, rest) = wide.split_at_mut(numbers.len());
+                    wide = rest;
+                    own
+                }
+            };
+            if features.steps > steps.start {
                 lanes.push(Lane { features, state, probabilities });
             }
         }

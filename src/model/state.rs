@@ -1,22 +1,41 @@
 //! A session's state as bytes.
 //!
 //! ```text
-//! version u8 = 1 | model fingerprint 32 | steps u64 | open span: 0, or 1 start u64 end u64 length u32 label
-//! | reader state (encode::ReaderState) | numbers u32, f32 each | crc32 u32 of all before
+//! version u8 | model fingerprint 32 | steps u64 | open span: 0, or 1 start u64 end u64 length u32 label
+//! | reader state (encode::ReaderState) | numbers u32, each as the version says
+//! | what is pooled, f32 each, as many as the model says (none but for classifiers) | crc32 u32 of all before
 //! ```
-//! Little-endian. f32 are kept bit for bit.
+//! Little-endian. Version 1: f32, bit for bit; version 2: bf16, for a session that keeps them so.
 
+use super::numbers::{Numbers, StatePrecision};
 use super::{Model, Session, Span, SpanDecoder};
 use crate::encode::ReaderState;
 
-const VERSION: u8 = 1;
+/// The latest version.
+const VERSION: u8 = 2;
+
+fn version_of(precision: StatePrecision) -> u8 {
+    match precision {
+        StatePrecision::F32 => 1,
+        StatePrecision::Bf16 => 2,
+    }
+}
+
+/// How the numbers of a state of this version are kept.
+fn precision_of(version: u8) -> Result<StatePrecision, StateError> {
+    match version {
+        1 => Ok(StatePrecision::F32),
+        2 => Ok(StatePrecision::Bf16),
+        found => Err(StateError::OtherFormat { found, expected: VERSION }),
+    }
+}
 
 /// Why a saved state could not be taken up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
     #[error("the state was made by another model (fingerprint {found}, this model has {expected})")]
     OtherModel { found: String, expected: String },
-    #[error("the state is in format {found}; this build reads format {expected}")]
+    #[error("the state is in format {found}; this build reads formats up to {expected}")]
     OtherFormat { found: u8, expected: u8 },
     #[error("the state is damaged: {0}")]
     Damaged(String),
@@ -51,12 +70,12 @@ impl<'a> Fields<'a> {
 }
 
 impl Session {
-    /// The state as bytes: version, model fingerprint, everything carried (f32 exact), checksum. Call with nothing
+    /// The state as bytes: version, model fingerprint, everything carried, checksum. Call with nothing
     /// waiting.
     pub fn encode(&self, model: &Model, out: &mut Vec<u8>) {
         assert_eq!(self.waiting(), 0, "a session is saved between steps");
         let from = out.len();
-        out.push(VERSION);
+        out.push(version_of(self.state.precision()));
         out.extend_from_slice(&model.fingerprint);
         out.extend_from_slice(&self.steps.to_le_bytes());
         match &self.spans.open {
@@ -71,7 +90,8 @@ impl Session {
         }
         self.reader.encode(out);
         out.extend_from_slice(&(self.state.len() as u32).to_le_bytes());
-        self.state.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes()));
+        self.state.encode(out);
+        self.pool.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes()));
         let sum = crc32fast::hash(&out[from..]);
         out.extend_from_slice(&sum.to_le_bytes());
     }
@@ -80,16 +100,14 @@ impl Session {
     pub fn fingerprint(bytes: &[u8]) -> Result<String, StateError> {
         let mut fields = Fields(bytes);
         let [version] = fields.array()?;
-        if version != VERSION {
-            return Err(StateError::OtherFormat { found: version, expected: VERSION });
-        }
+        precision_of(version)?;
         Ok(fields.take(32)?.iter().map(|b| format!("{b:02x}")).collect())
     }
 
     /// Whether the model with this fingerprint made this state; what else is in it is not looked at.
     pub fn is_made_by(bytes: &[u8], fingerprint: &str) -> bool {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let Some((&VERSION, rest)) = bytes.split_first() else { return false };
+        let Some((1..=VERSION, rest)) = bytes.split_first() else { return false };
         let Some(found) = rest.first_chunk::<32>() else { return false };
         let digits = found.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| DIGITS[usize::from(digit)]);
         digits.eq(fingerprint.bytes())
@@ -101,9 +119,7 @@ impl Session {
         let (body, sum) = bytes.split_last_chunk::<4>().ok_or_else(|| damaged("it is empty"))?;
         let mut fields = Fields(body);
         let [version] = fields.array()?;
-        if version != VERSION {
-            return Err(StateError::OtherFormat { found: version, expected: VERSION });
-        }
+        let precision = precision_of(version)?;
         if crc32fast::hash(body) != u32::from_le_bytes(*sum) {
             return Err(damaged("its checksum does not fit"));
         }
@@ -129,11 +145,13 @@ impl Session {
         fields.take(used)?;
         let count = fields.u32()? as usize;
         let mut session = Session::new(model);
-        if count != session.state.len() || fields.0.len() != 4 * count {
+        let (numbers, pooled) = (precision.bytes() * session.state.len(), 4 * session.pool.len());
+        if count != session.state.len() || fields.0.len() != numbers + pooled {
             return Err(damaged("its length does not fit the model"));
         }
-        for (x, b) in session.state.iter_mut().zip(fields.0.chunks_exact(4)) {
-            *x = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        session.state = Numbers::decode(fields.take(numbers)?, precision);
+        for (x, bytes) in session.pool.iter_mut().zip(fields.0.as_chunks().0) {
+            *x = f32::from_le_bytes(*bytes);
         }
         session.reader = reader;
         session.spans = SpanDecoder { open };

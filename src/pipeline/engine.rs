@@ -60,6 +60,7 @@ impl Engine {
         let taggers = Taggers {
             current: tagger(&parts.model, format),
             previous: parts.previous.as_ref().map(|(model, format)| tagger(model, *format)),
+            precision: parts.state.precision,
         };
         let decoder = Decoder { max_record_bytes: parts.input.max_record_bytes.len(), pointer };
         let (reply_to, replies) = sync_channel(count);

@@ -4,7 +4,7 @@
 
 use crate::encode::{InputError, InputFormat};
 use crate::events::Events;
-use crate::model::{Model, Session, StateError, Stepper};
+use crate::model::{Model, Session, StateError, StatePrecision, Stepper};
 use std::sync::Arc;
 
 /// A model, and how the pieces of its streams are read.
@@ -59,12 +59,15 @@ impl Live {
 pub struct Taggers {
     pub current: Arc<Tagger>,
     pub previous: Option<Arc<Tagger>>,
+    /// How streams' h and c are kept between records, of whatever precision a stored state is.
+    pub precision: StatePrecision,
 }
 
 impl Taggers {
     /// A stream that has seen nothing.
     pub fn begin(&self) -> Live {
-        Live { tagger: self.current.clone(), session: Box::new(Session::new(&self.current.model)) }
+        let session = Session::kept(&self.current.model, self.precision);
+        Live { tagger: self.current.clone(), session: Box::new(session) }
     }
 
     /// A stream from its state, with the model that made it.
@@ -73,7 +76,7 @@ impl Taggers {
         let previous = self.previous.as_ref().filter(|previous| previous.model.fingerprint() == found);
         // A state of neither is refused by the current one, which says so.
         let tagger = previous.unwrap_or(&self.current).clone();
-        let session = Box::new(Session::decode(&tagger.model, bytes)?);
+        let session = Box::new(Session::decode(&tagger.model, bytes)?.kept_as(self.precision));
         Ok(Live { tagger, session })
     }
 

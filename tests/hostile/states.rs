@@ -31,8 +31,10 @@ pub fn check(bytes: &[u8]) {
             for model in models {
                 let mut fresh = Vec::new();
                 Session::new(model).encode(model, &mut fresh);
-                // Version and fingerprint, then what is hostile.
-                session(model, &sealed(&[&fresh[..33], body].concat()));
+                // Version and fingerprint, then what is hostile: exact numbers, and rounded ones.
+                for version in [1, 2] {
+                    session(model, &sealed(&[&[version], &fresh[1..33], body].concat()));
+                }
             }
         }),
     }

@@ -129,6 +129,11 @@ impl Broker {
         Broker::own_with(options, Some(dir))
     }
 
+    /// Whether it is ours, and does transactions by the book.
+    pub fn is_own(&self) -> bool {
+        matches!(self.kind, Kind::Own(..) | Kind::OwnProcess { .. })
+    }
+
     /// Our own broker with these options; the directory, if given, is removed with it.
     pub fn own_with(options: Options, dir: Option<TempDir>) -> Broker {
         let broker = strand_test_broker::Broker::start(options).unwrap();

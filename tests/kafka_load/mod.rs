@@ -2,6 +2,9 @@
 //! with an undisturbed run of the same records on the embedded transport.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+#[path = "../fault_report/mod.rs"]
+mod fault_report;
+
 use super::daemon_harness::{Daemon, Place};
 use super::kafka_harness::{Broker, Record, Sender};
 use base64::Engine as _;
@@ -9,7 +12,6 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -187,18 +189,26 @@ impl std::fmt::Display for Verdict {
     }
 }
 
-/// Appends what a fault did to the file that `STRAND_FAULTS_REPORT` names, a line of JSON; without it, does nothing.
+/// What the table of faults calls this broker and delivery.
+pub fn kafka(broker: &Broker, delivery: &str) -> String {
+    let broker = if broker.is_own() { "own broker" } else { "Tansu" };
+    format!("kafka ({broker}), {}", delivery.replace('_', " "))
+}
+
+/// Adds what a fault did to the table of faults.
 pub fn report(fault: &str, transport: &str, runs: usize, verdict: &Verdict, note: &str) {
     println!("{fault} ({transport}, {runs}): {verdict}; {note}");
-    let Some(path) = std::env::var_os("STRAND_FAULTS_REPORT") else { return };
     let Verdict { records, lost, wrong, contradicted, disordered, repeated, letters_repeated, .. } = verdict;
-    let line = json!({
-        "fault": fault, "transport": transport, "runs": runs, "records": records, "lost": lost,
-        "repeated": repeated + letters_repeated, "wrong": wrong + contradicted + disordered, "note": note,
+    fault_report::report(&fault_report::Row {
+        fault,
+        transport,
+        runs: runs as u64,
+        records: *records as u64,
+        lost: *lost as u64,
+        repeated: (repeated + letters_repeated) as u64,
+        wrong: (wrong + contradicted + disordered) as u64,
+        note: note.to_string(),
     });
-    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
-    // In one piece: others write too.
-    file.write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
 /// Reads the three topics once all is labelled, and has an undisturbed instance in `place` label the input again, in

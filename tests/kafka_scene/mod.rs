@@ -73,7 +73,7 @@ impl Scene {
 
 /// Notes what came of a fault, and holds it to what is promised.
 pub fn exactly_once(fault: &str, runs: usize, verdict: &Verdict, note: &str) {
-    report(fault, "kafka (own broker)", runs, verdict, note);
+    report(fault, "kafka (own broker), exactly once", runs, verdict, note);
     assert!(verdict.is_exactly_once(), "{fault}: {verdict}");
     assert!(verdict.labels > 0, "{verdict}");
 }

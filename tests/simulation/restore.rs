@@ -44,6 +44,7 @@ pub fn go_on(world: &mut World, instance: usize, partition: i32, epoch: u64, rea
     }
     if reached >= high {
         world.note(Some(instance), &format_args!("{partition} is restored"));
+        world.instances[instance].store.read_to(partition, high);
         world.instances[instance].restoring.remove(&partition);
         let committed = world.instances[instance].committed.get(&partition).copied().flatten();
         world.instances[instance].assignment.restored(partition, epoch, committed);

@@ -3,7 +3,7 @@
 use crate::cluster::{Message, News, Refusal, Topic};
 use crate::plan::Transport;
 use crate::scheduler::Sim;
-use crate::store::Store;
+use crate::store::{Store, Written};
 use crate::world::{Answer, Request, World};
 use rand::RngExt;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -24,8 +24,8 @@ pub struct KafkaSink {
     epoch: Option<u32>,
 }
 
-/// Up to where the changelog's partitions are known after a batch.
-type Marks = BTreeMap<i32, i64>;
+/// Where what was sent lies in the changelog's partitions.
+type Marks = BTreeMap<i32, Written>;
 
 fn failed(what: &str) -> TransportError {
     TransportError::Transient(format!("{what}: fault"))
@@ -111,7 +111,9 @@ impl KafkaSink {
             for message in chunk {
                 let offset = write(&mut world, place, message)?;
                 if place.0 == Topic::Changelog {
-                    marks.insert(place.1, offset + 1);
+                    let first = Written { first: offset, last: offset, records: 0 };
+                    let written = marks.entry(place.1).or_insert(first);
+                    (written.last, written.records) = (offset, written.records + 1);
                 }
             }
             if answer == Answer::Lost {
@@ -311,6 +313,5 @@ pub fn commit_offsets(sim: &Arc<Sim>, instance: usize, assignment: &Assignment) 
         return Err(failed("offsets"));
     }
     assignment.committed(&positions);
-    world.instances[instance].store.confirm(positions.iter().map(|(partition, _)| *partition));
     Ok(())
 }

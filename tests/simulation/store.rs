@@ -18,8 +18,15 @@ struct Table {
     serving: bool,
     /// Up to which offset of the changelog it is whole.
     mark: i64,
-    /// The same, if the group agrees that nobody else was in charge meanwhile.
-    reached: Option<i64>,
+    /// The same, and behind it nothing but ends of transactions when it was last read to its end.
+    whole: i64,
+}
+
+/// Where what a batch wrote to a partition of the changelog lies.
+pub struct Written {
+    pub first: i64,
+    pub last: i64,
+    pub records: i64,
 }
 
 /// An instance's copy of the states of its partitions.
@@ -36,7 +43,7 @@ impl Store {
     /// What of it outlives a crash, if it is saved now.
     pub fn saved(&self) -> Store {
         let tables = self.lock().clone().into_iter();
-        let left = tables.map(|(partition, table)| (partition, Table { serving: false, reached: None, ..table }));
+        let left = tables.map(|(partition, table)| (partition, Table { serving: false, ..table }));
         Store { tables: Mutex::new(left.collect()) }
     }
 
@@ -55,36 +62,38 @@ impl Store {
         self.lock().get(&partition).map_or(0, |table| table.mark)
     }
 
-    /// Takes up what a batch changed and what lies in the changelog up to `marks`. `sure`: nobody else can have written
-    /// before it. False: a partition is not served.
-    pub fn store(&self, changes: &[StateChange], marks: &BTreeMap<i32, i64>, sure: bool) -> bool {
+    /// Takes up what a batch changed. `sure`: nobody else can have written meanwhile. False: a partition is not served, or has
+    /// something in the changelog that is not here.
+    pub fn store(&self, changes: &[StateChange], written: &BTreeMap<i32, Written>, sure: bool) -> bool {
         let mut tables = self.lock();
-        let serving = |change: &StateChange| tables.get(&change.stream.partition()).is_some_and(|table| table.serving);
-        if !changes.iter().all(serving) {
+        let takes = |change: &StateChange| {
+            let partition = change.stream.partition();
+            tables.get(&partition).is_some_and(|table| {
+                let follows = |written: &Written| {
+                    written.first == table.whole && written.last - written.first + 1 == written.records
+                };
+                table.serving && (sure || written.get(&partition).is_some_and(follows))
+            })
+        };
+        if !changes.iter().all(takes) {
             return false;
         }
         for change in changes {
             let table = tables.entry(change.stream.partition()).or_default();
             put(&mut table.states, change.stream.as_bytes(), change.state.encode());
         }
-        for (partition, mark) in marks {
+        for (partition, written) in written {
             let table = tables.entry(*partition).or_default();
-            table.reached = Some(*mark);
-            if sure {
-                table.mark = *mark;
-            }
+            (table.mark, table.whole) = (written.last + 1, written.last + 1);
         }
         true
     }
 
-    /// The group has taken offsets of these partitions.
-    pub fn confirm(&self, partitions: impl Iterator<Item = i32>) {
+    /// The changelog was read to its end.
+    pub fn read_to(&self, partition: i32, end: i64) {
         let mut tables = self.lock();
-        for partition in partitions {
-            if let Some(table) = tables.get_mut(&partition) {
-                table.mark = table.reached.take().unwrap_or(table.mark);
-            }
-        }
+        let table = tables.entry(partition).or_default();
+        table.whole = table.mark.max(end);
     }
 
     pub fn clear(&self, partition: i32) {
@@ -97,7 +106,7 @@ impl Store {
 
     pub fn leave(&self, partition: i32) {
         if let Some(table) = self.lock().get_mut(&partition) {
-            (table.serving, table.reached) = (false, None);
+            table.serving = false;
         }
     }
 

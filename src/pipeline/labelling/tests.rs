@@ -37,7 +37,8 @@ impl World {
         let labels = [current].into_iter().chain(previous).flat_map(|model| model.spec().labels.clone());
         let events = Events::new(&labels.collect::<Vec<_>>()).unwrap();
         let tagger = |model: &Arc<Model>| Arc::new(Tagger::new(model.clone(), InputFormat::Text, &events));
-        let taggers = Taggers { current: tagger(current), previous: previous.map(tagger) };
+        let taggers =
+            Taggers { current: tagger(current), previous: previous.map(tagger), precision: Default::default() };
         let decoder = Decoder { max_record_bytes: 1000, pointer: None };
         let labeller = Labeller::new(&taggers, decoder, false, events.clone());
         World { taggers, labeller, states: BTreeMap::new(), events, outputs: BTreeMap::new() }

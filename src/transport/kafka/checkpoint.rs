@@ -198,7 +198,7 @@ pub fn save(database: &Database, served: &[(i32, Option<Mark>)], now_ms: u64) ->
     {
         let mut table = txn.open_table(MARKS)?;
         for (partition, mark) in served {
-            // What was confirmed since the last batch was written down.
+            // Complete up to there as of now.
             let row = table.get(partition)?.map(|row| row.value());
             if let (Some((.., rows)), Some(mark)) = (row, mark) {
                 table.insert(partition, (mark.next, mark.last, mark.checksum, now_ms, rows))?;
@@ -234,7 +234,7 @@ pub fn set_cluster(database: &Database, cluster: &str) -> Result<(), redb::Error
 
 #[cfg(test)]
 mod tests {
-    use super::super::store::{Change, Store};
+    use super::super::store::{Change, Store, Written};
     use super::*;
     use crate::state::{States, StreamEntry, StreamId, StreamState};
     use std::borrow::Cow;
@@ -262,7 +262,7 @@ mod tests {
                 let value = state(n);
                 let mark = Mark::new(n, key.as_bytes(), Some(&value));
                 let change = Change { partition, key: key.as_bytes(), value: Some(Cow::Borrowed(&value)) };
-                store.store(&[change], &[(partition, mark)].into(), true).unwrap();
+                store.store(&[change], &[(partition, Written { first: n, records: 1, mark })].into(), true).unwrap();
             }
         }
     }
@@ -326,7 +326,8 @@ mod tests {
         first.serve(0);
         let value = state(3);
         let change = Change { partition: 0, key: b"saved", value: Some(Cow::Borrowed(&value)) };
-        first.store(&[change], &[(0, Mark::new(3, b"saved", Some(&value)))].into(), true).unwrap();
+        let mark = Mark::new(3, b"saved", Some(&value));
+        first.store(&[change], &[(0, Written { first: 3, records: 1, mark })].into(), true).unwrap();
         first.save().unwrap();
         crashed(&first, dir.path(), to.path());
         let (second, _) = store(to.path(), "m", "c");
@@ -338,26 +339,33 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (first, _) = store(dir.path(), "m", "c");
         let value = state(3);
-        let write = |last| {
+        let write = |from: i64, last: i64, records: i64| {
             let change = Change { partition: 0, key: b"key", value: Some(Cow::Borrowed(&value)) };
-            first.store(&[change], &[(0, Mark::new(last, b"key", Some(&value)))].into(), false).unwrap();
+            let mark = Mark::new(last, b"key", Some(&value));
+            first.store(&[change], &[(0, Written { first: from, records, mark })].into(), false)
         };
+        // Up to here there were markers of transactions only.
+        first.read_to(0, 6);
         first.serve(0);
-        write(6);
-        assert_eq!(first.held(0).mark, None);
-        first.confirm([0].into_iter());
-        write(9);
-        first.confirm([0].into_iter());
-        // After a pause, in which others were in charge and have written 10 to 19.
-        write(20);
-        first.save().unwrap();
+        write(6, 6, 1).unwrap();
+        write(7, 9, 3).unwrap();
+        // Others were in charge and have written 10 to 19, or a batch of our own failed that is there all the same.
+        assert!(write(20, 20, 1).is_err());
+        // Or they wrote in the middle of ours.
+        assert!(write(10, 13, 3).is_err());
+        let ended = |seen| StreamEntry { seen, ended: true, ..StreamEntry::default() };
+        let of_others = |seen| (b"key".to_vec(), Some(StreamState { entry: ended(seen), session: None }.encode()));
         first.leave(0);
+        let mark = Mark::new(20, b"key", of_others(5).1.as_deref());
+        first.restore(0, &[of_others(4), of_others(5)], Some(mark)).unwrap();
+        first.read_to(0, 22);
         first.serve(0);
-        first.confirm([0].into_iter());
-        assert_eq!(first.held(0).mark.map(|mark| mark.next), Some(10));
+        write(22, 22, 1).unwrap();
+        assert_eq!((first.held(0).mark.map(|mark| mark.next), first.held(0).seen), (Some(23), 5));
+        first.save().unwrap();
         drop(first);
         let (second, _) = store(dir.path(), "m", "c");
-        assert_eq!(rows(&second)[0], (1, Some(10)));
+        assert_eq!(rows(&second)[0], (1, Some(23)));
     }
 
     #[test]

@@ -48,12 +48,30 @@ impl Outgoing<'_> {
 /// Records with a number from here on are the changelog's, whose offsets are remembered.
 pub const STATES: usize = 1 << 40;
 
+/// Where records of the changelog came to lie in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// Smallest and largest offset, and the number of the record that lies at the largest.
+    pub first: i64,
+    pub last: i64,
+    pub number: usize,
+    pub records: i64,
+}
+
+impl Reached {
+    fn add(&mut self, offset: i64, number: usize) {
+        self.first = self.first.min(offset);
+        (self.last, self.number) = (offset, number).max((self.last, self.number));
+        self.records += 1;
+    }
+}
+
 /// Acknowledgements that are waited for.
 #[derive(Default)]
 struct Ledger {
     waiting: usize,
-    /// The changelog's partitions: last offset, and the number of the record that lies there.
-    reached: BTreeMap<i32, (i64, usize)>,
+    /// Of the changelog's partitions.
+    reached: BTreeMap<i32, Reached>,
     /// Numbers of records that were refused, with the reason.
     refused: Vec<(usize, Code)>,
 }
@@ -88,9 +106,9 @@ impl RdProducerContext for ProducerContext {
         ledger.waiting -= 1;
         match result {
             Ok(message) if number >= STATES && message.offset() >= 0 => {
-                let reached = (message.offset(), number);
-                let last = ledger.reached.entry(message.partition()).or_insert(reached);
-                *last = reached.max(*last);
+                let offset = message.offset();
+                let first = Reached { first: offset, last: offset, number, records: 0 };
+                ledger.reached.entry(message.partition()).or_insert(first).add(offset, number);
             }
             Ok(_) => {}
             Err((error, _)) => ledger.refused.push((number, error.rdkafka_error_code().unwrap_or(Code::Fail))),
@@ -218,9 +236,8 @@ impl Producer {
         Err(TransportError::Transient(explain_code(doing, code) + &complaint))
     }
 
-    /// For each of the changelog's partitions that was written to since this was last asked, the last record's offset and
-    /// number.
-    pub fn take_reached(&self) -> BTreeMap<i32, (i64, usize)> {
+    /// Each of the changelog's partitions that was written to since this was last asked.
+    pub fn take_reached(&self) -> BTreeMap<i32, Reached> {
         std::mem::take(&mut self.producer.context().ledger().reached)
     }
 

@@ -438,6 +438,7 @@ impl Thread {
         }
         self.stop_reading(partition);
         let Some(job) = self.jobs.remove(&partition) else { return };
+        self.shared.store.read_to(partition, job.high.max(job.next));
         let streams = self.shared.store.held(partition).live;
         self.shared.events.partition_restored(partition, job.records, streams, job.low, job.begun.elapsed());
         self.shared.assignment.restored(partition, epoch, job.committed);

@@ -10,8 +10,8 @@
 
 use super::checkpoint::Mark;
 use super::clients;
-use super::delivery::{Delivered, Outgoing, Producer, STATES};
-use super::store::Change;
+use super::delivery::{Delivered, Outgoing, Producer, Reached, STATES};
+use super::store::{Change, Written};
 use super::words::explain;
 use super::{Connected, Shared};
 use crate::clock::unix_ms;
@@ -80,11 +80,11 @@ impl KafkaSink {
         let forgotten = self.take_forgettable(&batch.states)?;
         let changes = changes(batch, &forgotten);
         let result = self.send(&connected, &mut producer, batch, &changes, partitions);
-        let marks = marks(&changes, &producer.take_reached());
+        let written = written(&changes, &producer.take_reached());
         self.producer = Some(producer);
         result?;
         // Only now: a state in the store is taken as proof that its labels are published.
-        shared.store.store(&changes, &marks, self.shared.transactional_id.is_some()).map_err(|e| {
+        shared.store.store(&changes, &written, self.shared.transactional_id.is_some()).map_err(|e| {
             // It is written all the same: what counts is what the changelog and the group say.
             partitions.iter().for_each(|partition| shared.store.leave(*partition));
             TransportError::Transient(format!("the local copy of the states cannot be written: {e}"))
@@ -321,13 +321,14 @@ fn changes<'a>(batch: &'a Transaction, forgotten: &'a [StreamId]) -> Vec<Change<
     states.chain(forgotten.iter().map(|stream| change(stream, None))).collect()
 }
 
-/// Up to where the changelog is known once these changes lie there.
-fn marks(changes: &[Change<'_>], reached: &BTreeMap<i32, (i64, usize)>) -> BTreeMap<i32, Mark> {
-    let marks = reached.iter().filter_map(|(partition, (offset, number))| {
+/// Where these changes lie in the changelog.
+fn written(changes: &[Change<'_>], reached: &BTreeMap<i32, Reached>) -> BTreeMap<i32, Written> {
+    let written = reached.iter().filter_map(|(partition, Reached { first, last, number, records })| {
         let change = changes.get(number - STATES)?;
-        Some((*partition, Mark::new(*offset, change.key, change.value.as_deref())))
+        let mark = Mark::new(*last, change.key, change.value.as_deref());
+        Some((*partition, Written { first: *first, records: *records, mark }))
     });
-    marks.collect()
+    written.collect()
 }
 
 fn state_too_large(topic: &str, key: &[u8], size: usize, limit: usize) -> String {
@@ -380,7 +381,6 @@ pub fn commit_offsets<C: rdkafka::consumer::ConsumerContext>(
     match committed {
         Ok(()) => {
             shared.assignment.committed(&positions);
-            shared.store.confirm(positions.iter().map(|(partition, _)| *partition));
             None
         }
         Err(error) => match error.rdkafka_error_code() {

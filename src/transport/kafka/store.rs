@@ -36,6 +36,22 @@ pub struct Change<'a> {
     pub value: Option<Cow<'a, [u8]>>,
 }
 
+/// Where a batch's changes lie in a partition of the changelog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    pub first: i64,
+    pub records: i64,
+    /// At the last of them.
+    pub mark: Mark,
+}
+
+impl Written {
+    /// Whether they are the next after `whole`, and nothing of others lies between.
+    fn follows(&self, whole: i64) -> bool {
+        self.first == whole && self.mark.next - self.first == self.records
+    }
+}
+
 /// What a partition's table holds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Figures {
@@ -49,8 +65,8 @@ pub struct Figures {
     pub seen: i64,
     /// Up to where the changelog is in it. Absent: not known to be complete.
     pub mark: Option<Mark>,
-    /// The same, once the group agrees that nobody else has written before it ([`Store::confirm`]).
-    reached: Option<Mark>,
+    /// Offset before which all that there is in the changelog is in it, known since it was read to its end.
+    whole: i64,
     /// Whole, and the partition is in charge: only then do engine threads read it and commits change it.
     serving: bool,
 }
@@ -94,17 +110,7 @@ pub fn table(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
 
 impl Default for Figures {
     fn default() -> Self {
-        Figures {
-            rows: 0,
-            live: 0,
-            draining: 0,
-            foreign: 0,
-            bytes: 0,
-            seen: -1,
-            mark: None,
-            reached: None,
-            serving: false,
-        }
+        Figures { rows: 0, live: 0, draining: 0, foreign: 0, bytes: 0, seen: -1, mark: None, whole: 0, serving: false }
     }
 }
 
@@ -232,7 +238,7 @@ impl Store {
         }
         // A state that has seen less than the one before it was written late, by an instance that was not in charge any
         // more: put() leaves it out.
-        self.put(&changes, &mark.map(|mark| (partition, mark)).into_iter().collect(), true)
+        self.put(&changes, &mark.map(|mark| (partition, mark)).into_iter().collect())
             .map_err(|e| RestoreError::Store(format!("{}: {e}", self.path.display())))
     }
 
@@ -281,30 +287,39 @@ impl Store {
         Err(unreadable())
     }
 
-    /// Stores what a batch changed, once the changelog has it, up to `marks`. Partitions that are not served are refused:
-    /// what is missing of them must be read back first. `sure`: nobody else can have written before the marks; otherwise
-    /// they count once they are [confirmed](Store::confirm).
-    pub fn store(&self, changes: &[Change<'_>], marks: &BTreeMap<i32, Mark>, sure: bool) -> Result<(), redb::Error> {
+    /// Stores what a batch changed, once the changelog has it. Partitions that are not served are refused: what is missing of
+    /// them must be read back first. `sure`: nobody else can have written to the partitions meanwhile, and no batch of this
+    /// instance is there that failed. Otherwise both is told from the offsets: a partition with something in between is
+    /// refused too.
+    pub fn store(
+        &self,
+        changes: &[Change<'_>],
+        written: &BTreeMap<i32, Written>,
+        sure: bool,
+    ) -> Result<(), redb::Error> {
         let figures = self.figures();
-        if changes.iter().any(|change| !figures.get(&change.partition).is_some_and(|figures| figures.serving)) {
-            return Err(redb::Error::Corrupted("it is being read back".to_string()));
-        }
-        drop(figures);
-        self.put(changes, marks, sure)
-    }
-
-    /// The group has taken offsets of these partitions from this instance: it was in charge all the time, and what it wrote
-    /// to the changelog lies behind nothing that it does not know.
-    pub fn confirm(&self, partitions: impl Iterator<Item = i32>) {
-        let mut figures = self.figures();
-        for partition in partitions {
-            if let Some(figures) = figures.get_mut(&partition) {
-                figures.mark = figures.reached.take().or(figures.mark);
+        for Change { partition, .. } in changes {
+            let Some(held) = figures.get(partition).filter(|held| held.serving) else {
+                return Err(redb::Error::Corrupted(format!("partition {partition} is being read back")));
+            };
+            if !sure && !written.get(partition).is_some_and(|written| written.follows(held.whole)) {
+                let what = format!("partition {partition} has records in the changelog that the copy lacks");
+                return Err(redb::Error::Corrupted(what));
             }
         }
+        drop(figures);
+        let marks = written.iter().map(|(partition, written)| (*partition, written.mark)).collect();
+        self.put(changes, &marks)
     }
 
-    fn put(&self, changes: &[Change<'_>], marks: &BTreeMap<i32, Mark>, sure: bool) -> Result<(), redb::Error> {
+    /// The changelog of a partition was read to its end, which is here.
+    pub fn read_to(&self, partition: i32, end: i64) {
+        let mut figures = self.figures();
+        let figures = figures.entry(partition).or_default();
+        figures.whole = figures.mark.map_or(end, |mark| mark.next.max(end));
+    }
+
+    fn put(&self, changes: &[Change<'_>], marks: &BTreeMap<i32, Mark>) -> Result<(), redb::Error> {
         let mut of: BTreeMap<i32, Vec<&Change<'_>>> = marks.keys().map(|partition| (*partition, Vec::new())).collect();
         for change in changes {
             of.entry(change.partition).or_default().push(change);
@@ -335,10 +350,8 @@ impl Store {
                     }
                     figures.add(value, &entry, self.models());
                 }
-                match marks.get(&partition) {
-                    Some(mark) if sure => (figures.mark, figures.reached) = (Some(*mark), None),
-                    Some(mark) => figures.reached = Some(*mark),
-                    None => {}
+                if let Some(mark) = marks.get(&partition) {
+                    (figures.mark, figures.whole) = (Some(*mark), mark.next);
                 }
                 after.insert(partition, figures);
             }
@@ -371,7 +384,7 @@ impl Store {
     /// Another instance is in charge: its streams are no longer ours to end. What is held of it stays.
     pub fn leave(&self, partition: i32) {
         if let Some(figures) = self.figures().get_mut(&partition) {
-            (figures.serving, figures.reached) = (false, None);
+            figures.serving = false;
         }
         self.tell();
     }

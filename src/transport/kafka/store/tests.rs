@@ -15,7 +15,7 @@ fn change(partition: i32, key: &str, seen: i64, ended: bool) -> Change<'_> {
 
 /// As a commit does, whatever is served.
 fn put(store: &Store, changes: &[Change<'_>]) {
-    store.put(changes, &BTreeMap::new(), true).unwrap();
+    store.put(changes, &BTreeMap::new()).unwrap();
 }
 
 #[test]
