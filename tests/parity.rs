@@ -74,6 +74,7 @@ fn a_training_follows_pytorchs_loss_for_100_steps() {
         dense: 0,
         layers: vec![LayerSpec::new(Cell::Lstm, 10), LayerSpec::new(Cell::Gru, 8)],
         classes: 4,
+        pool: None,
     };
     let mut rng = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0);
     let mut params: Params<f32> = Params::random(&shape, &mut rng);
@@ -111,7 +112,7 @@ fn a_training_follows_pytorchs_loss_for_100_steps() {
         };
         let total_weight = batch.weights.iter().map(|&w| w as f64).sum();
         net.set(&params, 1);
-        let loss = LossSpec { total_weight, label_smoothing: 0.0 };
+        let loss = LossSpec { total_weight, label_smoothing: 0.0, ordinal: None };
         let result = workers[0].run(&net, &params, &batch, &mut states, None, loss);
         let report = optimizer.step(&shape, &workers, &mut params, 0.02, 1);
         let (want, norm) = (losses[step] as f64, norms[step] as f64);

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use strand::model::{Model, Output, Session, Stepper};
 
-const SHIPPED: [&str; 3] = ["ner-en", "pos-en", "dna-coding"];
+const SHIPPED: [&str; 4] = ["ner-en", "pos-en", "dna-coding", "sentiment-en"];
 
 fn dir(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name)
@@ -77,6 +77,24 @@ fn names_and_parts_of_speech_are_told() {
 }
 
 #[test]
+fn moods_are_told() {
+    let model = Arc::new(Model::load(&dir("sentiment-en")).unwrap());
+    for (text, class) in [
+        ("A wonderful, touching film.", "positive"),
+        ("Dull, badly acted and far too long.", "negative"),
+        ("The food was great and the staff friendly.", "positive"),
+        ("It broke after two days, what a waste of money!", "negative"),
+    ] {
+        let (mut session, mut output) = (Session::new(&model), Output::default());
+        session.push(&model, model.encoder().format(), text.as_bytes()).unwrap();
+        session.finish_unit(&model).unwrap();
+        Stepper::new(model.clone()).step(&mut [&mut session], std::slice::from_mut(&mut output));
+        session.conclude(&model, &mut output);
+        assert_eq!(model.spec().labels[output.labels[0].label], class, "{text}");
+    }
+}
+
+#[test]
 fn bases_are_labelled_one_by_one() {
     let found = label("dna-coding", &bases());
     assert_eq!(found.len(), bases().len());
@@ -88,7 +106,9 @@ fn bases_are_labelled_one_by_one() {
 #[test]
 fn the_daemon_labels_as_tag_does() {
     let bases = bases();
-    for (name, input) in [("ner-en", LETTER), ("pos-en", LETTER), ("dna-coding", bases.as_str())] {
+    for (name, input) in
+        [("ner-en", LETTER), ("pos-en", LETTER), ("dna-coding", bases.as_str()), ("sentiment-en", LETTER)]
+    {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("input.txt");
         std::fs::write(&file, input).unwrap();

@@ -37,6 +37,7 @@ impl Learner {
             dense: 0,
             layers: vec![layer],
             classes: NAMES,
+            pool: None,
         };
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut params: Params<f32> = Params::random(&shape, &mut rng);
@@ -92,7 +93,7 @@ impl Learner {
         self.net.set(&self.params, 1);
         let batch = sentences(self.distance, &mut self.rng);
         let mut states = States::zero(&self.shape, SENTENCES);
-        let spec = LossSpec { total_weight: SENTENCES as f64, label_smoothing: 0.0 };
+        let spec = LossSpec { total_weight: SENTENCES as f64, label_smoothing: 0.0, ordinal: None };
         self.worker.run(&self.net, &self.params, &batch, &mut states, None, spec)
     }
 

@@ -271,7 +271,7 @@ fn work<H: Handler>(shared: &Shared<H>) {
     }
 }
 
-/// Runs a batch through the network; the output of an ending stream has its last span.
+/// Runs a batch through the network; the output of an ending stream has its last span, or its class.
 fn step<C>(model: &Model, stepper: &mut Stepper, batch: &mut [Taken<C>]) -> Vec<Output> {
     for taken in &mut *batch {
         let pushed = match &taken.piece.payload {
@@ -290,6 +290,7 @@ fn step<C>(model: &Model, stepper: &mut Stepper, batch: &mut [Taken<C>]) -> Vec<
     stepper.step(&mut sessions, &mut outputs);
     for (taken, output) in batch.iter_mut().zip(&mut outputs) {
         if taken.piece.ends {
+            taken.session.conclude(model, output);
             output.spans.extend(taken.session.end());
         }
     }

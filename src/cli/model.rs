@@ -61,6 +61,13 @@ fn as_text(model: &Model, bytes: u64) -> anyhow::Result<String> {
     writeln!(out, "{}", spec.name)?;
     writeln!(out, "  task         {}", toml::Value::try_from(spec.task)?.as_str().unwrap_or_default())?;
     writeln!(out, "  labels       {}", spec.labels.join(" "))?;
+    if let Some(classify) = &spec.classify {
+        let pooling = toml::Value::try_from(classify.pooling)?;
+        let every =
+            classify.every.map_or("at the end".to_string(), |every| format!("every {every} steps and at the end"));
+        let (pooling, temperature) = (pooling.as_str().unwrap_or_default(), classify.temperature);
+        writeln!(out, "  classes      {every}, outputs pooled: {pooling}, temperature {temperature}")?;
+    }
     if let Some(classes) = &spec.classes {
         let classes: Vec<String> = classes.iter().map(|c| format!("{} → {}", c.class, c.label)).collect();
         writeln!(out, "  classes      {}", classes.join(", "))?;

@@ -3,18 +3,19 @@
 use super::guess::FileFormat;
 use super::lanes::label_all;
 use super::pieces::{Reading, pieces};
-use super::render::{Bands, Conll, Form, Gff3, Json, OutputFormat, Paint, Prose, Rendered};
+use super::render::{Bands, Classes, Conll, Form, Gff3, Json, OutputFormat, Paint, Prose, Rendered};
 use super::{default_threads, load_model, usage, written};
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use strand::encode::EncoderSpec;
-use strand::model::Model;
+use strand::model::{Model, Task};
 
 /// Label files, or standard input as it comes
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   echo 'Ada Lovelace met Charles Babbage in London .' | strand tag --model models/ner-en
+  strand tag --model models/sentiment-en reviews.txt --lines --output conll
   tail -f chat.log | strand tag --model models/ner-en --output jsonl
   strand tag --model models/dna-coding genome.fna.gz --output gff3")]
 pub struct Args {
@@ -47,10 +48,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         EncoderSpec::Vector(_) => (false, true),
         _ => (false, false),
     };
+    let classifies = model.spec().task == Task::Classify;
     match output {
         OutputFormat::Jsonl => tag(&args, &model, Json { model: model.clone() }),
+        OutputFormat::Conll if classifies => tag(&args, &model, Classes::new(model.clone(), None)),
+        OutputFormat::Ansi if classifies => {
+            tag(&args, &model, Classes::new(model.clone(), Some(Paint::from_environment())))
+        }
         OutputFormat::Conll => tag(&args, &model, Conll { model: model.clone() }),
-        OutputFormat::Gff3 if is_dna => tag(&args, &model, Gff3),
+        OutputFormat::Gff3 if is_dna && !classifies => tag(&args, &model, Gff3),
         OutputFormat::Gff3 => {
             Err(usage(format!("GFF3 is for regions of DNA; `{}` reads other input", model.spec().name)))
         }

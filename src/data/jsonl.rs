@@ -15,6 +15,8 @@ pub struct JsonRecord {
     pub tokens: Option<Vec<String>>,
     /// A label for each token.
     pub labels: Option<Vec<String>>,
+    /// The label of the whole stream: a string or a number.
+    pub label: Option<serde_json::Value>,
     /// Bases, as IUPAC codes.
     pub dna: Option<String>,
     /// Numbers of one step, or an array of such arrays.

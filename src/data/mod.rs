@@ -9,6 +9,7 @@ pub mod dna;
 pub mod fasta;
 pub mod intervals;
 pub mod jsonl;
+pub mod labelled;
 pub mod source;
 
 pub use conll::{ConllReader, LabelMap, Sentence, read_sentences};
@@ -17,6 +18,7 @@ pub use dna::{DnaScheme, dna_labels};
 pub use fasta::{FastaReader, Sequence, read_sequences};
 pub use intervals::{Interval, Strand, read_intervals};
 pub use jsonl::{JsonRecord, JsonlReader};
+pub use labelled::{Content, LabelAt, Labelled, find_labels, read_json_lines, read_lines};
 pub use source::{Lines, Source};
 
 /// Why a file could not be read.

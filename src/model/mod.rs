@@ -22,9 +22,11 @@
 //! ```
 
 pub mod bench;
+pub mod classify;
 pub mod network;
 mod numbers;
 pub mod params;
+pub mod pool;
 pub mod session;
 pub mod spans;
 pub mod spec;
@@ -32,9 +34,10 @@ mod state;
 pub mod testing;
 
 pub use numbers::StatePrecision;
+pub use pool::Pooling;
 pub use session::{Output, Session, StepLabel, Stepper};
 pub use spans::{Span, SpanDecoder};
-pub use spec::{ModelError, ModelSpec, Scheme, Task};
+pub use spec::{ClassifySpec, ModelError, ModelSpec, Scheme, Task};
 pub use state::StateError;
 
 use crate::encode::Encoder;
@@ -65,7 +68,7 @@ impl Model {
         let encoder = Encoder::load(&spec.encoder, dir)
             .map_err(|e| ModelError::Invalid { path: path.clone(), detail: e.to_string() })?;
         let classes = spec.classes.as_ref().map_or(spec.labels.len(), Vec::len);
-        let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, classes);
+        let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, classes).pooled(spec.pooling());
         let invalid = |detail| ModelError::Invalid { path: path.clone(), detail };
         shape.check().map_err(invalid)?;
         let params = Params::load(&shape, &dir.join("weights.safetensors"))?;
@@ -83,7 +86,8 @@ impl Model {
     /// A model from its parts.
     pub fn new(spec: ModelSpec, encoder: Encoder, params: &Params<f32>) -> Result<Model, String> {
         let class_label = spec.class_labels()?;
-        let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, class_label.len());
+        let shape =
+            NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, class_label.len()).pooled(spec.pooling());
         shape.check()?;
         let fingerprint = fingerprint(&spec, &encoder, params)?;
         Ok(Model {
@@ -131,6 +135,9 @@ fn fingerprint(spec: &ModelSpec, encoder: &Encoder, params: &Params<f32>) -> Res
     let mut hash = Sha256::new();
     let decides = (&spec.scheme, &spec.labels, &spec.outside, &spec.classes, &spec.encoder, &spec.layers);
     hash.update(serde_json::to_vec(&decides).map_err(|e| e.to_string())?);
+    if let Some(classify) = &spec.classify {
+        hash.update(serde_json::to_vec(classify).map_err(|e| e.to_string())?);
+    }
     encoder.fingerprint_into(&mut hash);
     for at in 0..params.len() {
         hash.update(params.name(at));

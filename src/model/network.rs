@@ -27,6 +27,8 @@ pub struct Network {
     layers: Vec<Layer>,
     head: Packed<f32>,
     head_bias: Vec<f32>,
+    /// For attention.
+    query: Vec<f32>,
 }
 
 /// One stream's part of a call of [`Network::forward`].
@@ -34,7 +36,7 @@ pub struct Lane<'a> {
     pub features: &'a Features,
     /// h (and c) of every layer, `[Network::state_len]`; goes from before the first step to after the last.
     pub state: &'a mut [f32],
-    /// Class probabilities, `[steps, classes]`, appended.
+    /// Class probabilities, `[steps, classes]`, appended; from [`Network::outputs_range`] outputs, `[steps, top]`.
     pub probabilities: &'a mut Vec<f32>,
 }
 
@@ -67,12 +69,18 @@ impl Network {
             layers,
             head: Packed::new(params.slice(head), (1, shape.top()), shape.top(), shape.classes),
             head_bias: params.slice(head + 1).to_vec(),
+            query: shape.query_at().map_or(Vec::new(), |at| params.slice(at).to_vec()),
             shape: shape.clone(),
         }
     }
 
     pub fn shape(&self) -> &NetShape {
         &self.shape
+    }
+
+    /// Numbers that a classifier carries of what it has pooled of a stream.
+    pub fn pool_len(&self) -> usize {
+        self.shape.pool.map_or(0, |pool| pool.numbers(self.shape.top()))
     }
 
     /// Numbers in one stream's state.
@@ -95,6 +103,15 @@ impl Network {
 
     /// As [`Network::forward`], for those steps of every lane.
     pub fn forward_range(&self, lanes: &mut [Lane<'_>], steps: Range<usize>, s: &mut Scratch) {
+        self.windows(lanes, steps, true, s);
+    }
+
+    /// As [`Network::forward_range`], but hands out what the head would read.
+    pub fn outputs_range(&self, lanes: &mut [Lane<'_>], steps: Range<usize>, s: &mut Scratch) {
+        self.windows(lanes, steps, false, s);
+    }
+
+    fn windows(&self, lanes: &mut [Lane<'_>], steps: Range<usize>, with_head: bool, s: &mut Scratch) {
         lanes.sort_by_key(|lane| std::cmp::Reverse(lane.features.steps));
         let longest = lanes.first().map_or(0, |lane| lane.features.steps).min(steps.end);
         let most_rows = self.most_rows();
@@ -114,13 +131,13 @@ impl Network {
                 rows += active;
                 step += 1;
             }
-            self.window(lanes, from, rows, s);
+            self.window(lanes, from, rows, with_head, s);
             from = step;
         }
     }
 
     /// Steps `from ..` of all lanes, as many as `s.sizes` says.
-    fn window(&self, lanes: &mut [Lane<'_>], from: usize, rows: usize, s: &mut Scratch) {
+    fn window(&self, lanes: &mut [Lane<'_>], from: usize, rows: usize, with_head: bool, s: &mut Scratch) {
         self.gather(lanes, from, rows, s);
         let streams = s.sizes[0];
         let mut at = 0;
@@ -144,16 +161,31 @@ impl Network {
             }
             at += parts * hidden;
         }
-        let (kernels, classes) = (kernel::active(), self.shape.classes);
-        repeat(&mut s.logits, &self.head_bias, rows);
-        kernel::gemm(kernels, rows, &s.x, (self.shape.top(), 1), &self.head, &mut s.logits, classes);
-        (kernels.softmax_rows)(classes, &mut s.logits);
-        let mut row = s.logits.chunks_exact(classes);
+        let (values, width) = match with_head {
+            true => {
+                self.logits(&s.x, rows, &mut s.logits);
+                (kernel::active().softmax_rows)(self.shape.classes, &mut s.logits);
+                (&s.logits, self.shape.classes)
+            }
+            false => (&s.x, self.shape.top()),
+        };
+        let mut row = values.chunks_exact(width);
         for &m in &s.sizes {
             for lane in &mut lanes[..m] {
                 lane.probabilities.extend_from_slice(row.next().unwrap_or_default());
             }
         }
+    }
+
+    /// What the head makes of `x` `[rows, top]`, before the softmax, `[rows, classes]`.
+    pub fn logits(&self, x: &[f32], rows: usize, out: &mut Vec<f32>) {
+        repeat(out, &self.head_bias, rows);
+        kernel::gemm(kernel::active(), rows, x, (self.shape.top(), 1), &self.head, out, self.shape.classes);
+    }
+
+    /// What attention compares every output with; empty for other poolings.
+    pub fn query(&self) -> &[f32] {
+        &self.query
     }
 
     /// Fills `s.x` `[rows, input]` with the input of the window's steps.

@@ -1,5 +1,6 @@
 //! The parameters of a network: names, shapes, first values, and their file `weights.safetensors`.
 
+use super::pool::Pooling;
 use super::spec::ModelError;
 use crate::encode::{EncoderSpec, Layout, TableShape};
 use crate::rnn::bptt::LayerGrads;
@@ -19,6 +20,8 @@ pub struct NetShape {
     pub dense: usize,
     pub layers: Vec<LayerSpec>,
     pub classes: usize,
+    /// The head reads the pooled outputs of a stream, not the output of each step.
+    pub pool: Option<Pooling>,
 }
 
 /// The recurrent character encoder: the last h over a word's characters, forwards and (if asked) backwards.
@@ -85,7 +88,19 @@ impl NetShape {
             }),
             _ => None,
         };
-        NetShape { tables: layout.tables.clone(), chars, dense: layout.dense, layers: layers.to_vec(), classes }
+        NetShape {
+            tables: layout.tables.clone(),
+            chars,
+            dense: layout.dense,
+            layers: layers.to_vec(),
+            classes,
+            pool: None,
+        }
+    }
+
+    /// The same with outputs pooled.
+    pub fn pooled(self, pool: Option<Pooling>) -> NetShape {
+        NetShape { pool, ..self }
     }
 
     /// Width of the first layer's input: tables ++ character encoder ++ dense columns.
@@ -144,6 +159,11 @@ impl NetShape {
         self.layers_end(self.layers.len())
     }
 
+    /// What attention compares every output with.
+    pub fn query_at(&self) -> Option<usize> {
+        (self.pool == Some(Pooling::Attention)).then(|| self.head_at() + 2)
+    }
+
     /// Names, shapes and first values of all tensors, in the order of the `*_at` positions.
     fn tensors(&self) -> Vec<(String, Vec<usize>, Init)> {
         let mut all = Vec::new();
@@ -177,6 +197,9 @@ impl NetShape {
         let bound = Init::Uniform(1.0 / (self.top() as f64).sqrt());
         all.push(("head.weight".into(), vec![self.classes, self.top()], bound));
         all.push(("head.bias".into(), vec![self.classes], bound));
+        if self.query_at().is_some() {
+            all.push(("pool.query".into(), vec![self.top()], bound));
+        }
         all
     }
 }

@@ -8,19 +8,21 @@ use crate::encode::{Features, InputError, InputFormat, ReaderState, Unit};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Everything a stream carries: unfinished input, steps that wait for the network, h and c of every layer, the open
-/// span, positions.
+/// Everything a stream carries: unfinished input, steps that wait for the network, h and c of every layer, what is
+/// pooled, the open span, positions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Session {
     pub(super) reader: ReaderState,
     pub(super) state: Numbers,
+    /// What a classifier has pooled so far, always exact; empty for other tasks.
+    pub(super) pool: Box<[f32]>,
     pub(super) spans: SpanDecoder,
     pub(super) steps: u64,
-    units: Vec<Unit>,
-    features: Features,
+    pub(super) units: Vec<Unit>,
+    pub(super) features: Features,
 }
 
-/// The label of one step.
+/// The label of one step; from a classifier that of the stretch `start..end`, without text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepLabel {
     pub start: u64,
@@ -37,8 +39,12 @@ pub struct StepLabel {
 pub struct Output {
     pub labels: Vec<StepLabel>,
     pub spans: Vec<Span>,
+    /// Steps that went through the network.
+    pub steps: usize,
     /// Steps whose word or event was not in the vocabulary.
     pub unknown: usize,
+    /// From a classifier: the probabilities of all labels for each of `labels`, `[labels, model's labels]`.
+    pub probabilities: Vec<f32>,
 }
 
 impl Session {
@@ -52,6 +58,7 @@ impl Session {
         Session {
             reader: ReaderState::default(),
             state: Numbers::zeros(model.network.state_len(), precision),
+            pool: vec![0.0; model.network.pool_len()].into(),
             spans: SpanDecoder::default(),
             steps: 0,
             units: Vec::new(),
@@ -104,6 +111,7 @@ impl Session {
     pub fn reset(&mut self) -> Option<Span> {
         assert_eq!(self.waiting(), 0, "a session is reset between steps");
         self.state.clear();
+        self.pool.fill(0.0);
         self.reader.context.clear();
         self.spans.finish()
     }
@@ -120,6 +128,7 @@ impl Session {
             + 4 * (self.features.ids.capacity() + self.features.dense.capacity() + self.features.chars.capacity());
         size_of::<Session>()
             + self.state.precision().bytes() * self.state.len()
+            + 4 * self.pool.len()
             + self.reader.pending.capacity()
             + self.reader.context.capacity()
             + waiting
@@ -129,8 +138,8 @@ impl Session {
 /// One engine thread: the model and the scratch space of its steps.
 pub struct Stepper {
     model: Arc<Model>,
-    scratch: Scratch,
-    probabilities: Vec<Vec<f32>>,
+    pub(super) scratch: Scratch,
+    pub(super) probabilities: Vec<Vec<f32>>,
     by_label: Vec<f32>,
     /// h and c of the sessions that keep them rounded, one after the other.
     wide: Vec<f32>,
@@ -161,12 +170,14 @@ impl Stepper {
             }
         }
         // So many steps of every session that their probabilities stay within bounds, however long a record is.
-        let at_once = (MAX_NUMBERS / (model.class_label.len() * sessions.len().max(1))).max(1);
+        let width = if model.spec.classify.is_some() { model.network.shape().top() } else { model.class_label.len() };
+        let at_once = (MAX_NUMBERS / (width * sessions.len().max(1))).max(1);
         for from in (0..longest).step_by(at_once) {
             self.step_range(&model, from..from.saturating_add(at_once), sessions, outputs);
         }
         let mut wide = &self.wide[..];
-        for session in sessions {
+        for (session, output) in sessions.iter_mut().zip(outputs) {
+            output.steps += session.features.steps;
             if let Numbers::Bf16(numbers) = &mut session.state {
                 let (own, rest) = wide.split_at(numbers.len());
                 numbers.iter_mut().zip(own).for_each(|(kept, x)| *kept = round(*x));
@@ -203,6 +214,13 @@ impl Stepper {
             if features.steps > steps.start {
                 lanes.push(Lane { features, state, probabilities });
             }
+        }
+        if let Some(classify) = &model.spec.classify {
+            model.network.outputs_range(&mut lanes, steps.clone(), &mut self.scratch);
+            for ((session, output), outputs) in sessions.iter_mut().zip(outputs).zip(&self.probabilities) {
+                session.pool(model, classify, steps.clone(), outputs, output);
+            }
+            return;
         }
         model.network.forward_range(&mut lanes, steps.clone(), &mut self.scratch);
         let classes = model.class_label.len();

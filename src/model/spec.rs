@@ -1,5 +1,6 @@
 //! `model.toml`: what a model is, in words.
 
+use super::pool::Pooling;
 use crate::encode::EncoderSpec;
 use crate::rnn::LayerSpec;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,28 @@ use std::path::{Path, PathBuf};
 pub enum Task {
     /// A label for every step.
     Tag,
+    /// A label for the stream as a whole.
+    Classify,
+}
+
+/// `[classify]`: how a stream becomes one class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassifySpec {
+    pub pooling: Pooling,
+    /// Also an estimate after every so many steps of a stream; absent: only when the stream ends, or is asked (`flush`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<u64>,
+    /// The scores before the softmax are divided by this, so that probabilities mean what they say (Guo et al. 2017).
+    #[serde(default = "one")]
+    pub temperature: f64,
+    /// The labels are in order, as stars are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ordinal: bool,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 /// How labels make spans.
@@ -43,6 +66,9 @@ pub struct ModelSpec {
     /// (frames of a strand): their probabilities are added. Absent: class k is label k.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<Vec<ClassSpec>>,
+    /// For the task `classify`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classify: Option<ClassifySpec>,
     pub encoder: EncoderSpec,
     pub layers: Vec<LayerSpec>,
     /// What [`Model::fingerprint`](super::Model::fingerprint) must be; written with the model. Absent: not checked.
@@ -60,6 +86,9 @@ pub struct ClassSpec {
     pub class: String,
     pub label: String,
 }
+
+/// Lower temperatures turn any difference into certainty.
+const MIN_TEMPERATURE: f64 = 1e-3;
 
 /// Why a model directory could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +135,28 @@ impl ModelSpec {
         {
             return Err(format!("outside = {outside:?} is none of the labels"));
         }
+        match (self.task, &self.classify) {
+            (Task::Tag, None) => {}
+            (Task::Tag, Some(_)) => return Err("[classify] is for task = \"classify\"".into()),
+            (Task::Classify, None) => return Err("task = \"classify\" needs [classify] with its pooling".into()),
+            (Task::Classify, Some(classify)) => {
+                if self.scheme != Scheme::Plain || self.outside.is_some() || self.classes.is_some() {
+                    return Err("the classes of streams have scheme = \"plain\" and neither outside nor classes".into());
+                }
+                if classify.every == Some(0) {
+                    return Err("classify.every = 0: must be at least 1".into());
+                }
+                if !(MIN_TEMPERATURE..=1.0 / MIN_TEMPERATURE).contains(&classify.temperature) {
+                    return Err(format!("classify.temperature = {}: must be 0.001 to 1000", classify.temperature));
+                }
+            }
+        }
         self.class_labels().map(|_| ())
+    }
+
+    /// How outputs are pooled, for the task `classify`.
+    pub fn pooling(&self) -> Option<Pooling> {
+        self.classify.as_ref().map(|classify| classify.pooling)
     }
 
     /// For each class of the network's output the index of the label it counts for.

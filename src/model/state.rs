@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! version u8 | model fingerprint 32 | steps u64 | open span: 0, or 1 start u64 end u64 length u32 label
-//! | reader state (encode::ReaderState) | numbers u32, each as the version says | crc32 u32 of all before
+//! | reader state (encode::ReaderState) | numbers u32, each as the version says
+//! | what is pooled, f32 each, as many as the model says (none but for classifiers) | crc32 u32 of all before
 //! ```
 //! Little-endian. Version 1: f32, bit for bit; version 2: bf16, for a session that keeps them so.
 
@@ -90,6 +91,7 @@ impl Session {
         self.reader.encode(out);
         out.extend_from_slice(&(self.state.len() as u32).to_le_bytes());
         self.state.encode(out);
+        self.pool.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes()));
         let sum = crc32fast::hash(&out[from..]);
         out.extend_from_slice(&sum.to_le_bytes());
     }
@@ -143,10 +145,14 @@ impl Session {
         fields.take(used)?;
         let count = fields.u32()? as usize;
         let mut session = Session::new(model);
-        if count != session.state.len() || fields.0.len() != precision.bytes() * count {
+        let (numbers, pooled) = (precision.bytes() * session.state.len(), 4 * session.pool.len());
+        if count != session.state.len() || fields.0.len() != numbers + pooled {
             return Err(damaged("its length does not fit the model"));
         }
-        session.state = Numbers::decode(fields.0, precision);
+        session.state = Numbers::decode(fields.take(numbers)?, precision);
+        for (x, bytes) in session.pool.iter_mut().zip(fields.0.as_chunks().0) {
+            *x = f32::from_le_bytes(*bytes);
+        }
         session.reader = reader;
         session.spans = SpanDecoder { open };
         session.steps = steps;

@@ -1,7 +1,7 @@
 //! Small models with random weights, for tests and examples: they label nonsense, but exactly as a trained one would.
 
 use super::params::{NetShape, Params};
-use super::{Model, ModelError, ModelSpec, Scheme, Task};
+use super::{ClassifySpec, Model, ModelError, ModelSpec, Pooling, Scheme, Task};
 use crate::encode::{CharSpec, DnaSpec, Encoder, EncoderSpec, WordSpec};
 use crate::rnn::{Cell, LayerSpec};
 use rand::SeedableRng;
@@ -31,6 +31,7 @@ pub fn words_spec(name: &str, layers: Vec<LayerSpec>) -> ModelSpec {
         labels,
         outside: Some("O".into()),
         classes: None,
+        classify: None,
         encoder,
         layers,
         fingerprint: None,
@@ -60,13 +61,25 @@ pub fn chars_spec(name: &str, layers: Vec<LayerSpec>) -> ModelSpec {
     }
 }
 
+/// A model specification that gives streams of words one of three classes, with an estimate after every `every` words.
+pub fn classes_spec(name: &str, layers: Vec<LayerSpec>, pooling: Pooling, every: Option<u64>) -> ModelSpec {
+    ModelSpec {
+        task: Task::Classify,
+        scheme: Scheme::Plain,
+        labels: ["bad", "fair", "good"].map(String::from).to_vec(),
+        outside: None,
+        classify: Some(ClassifySpec { pooling, every, temperature: 2.0, ordinal: false }),
+        ..words_spec(name, layers)
+    }
+}
+
 /// Writes a model of this specification into `dir`, its vocabulary from `text`, its weights random by `seed` (drawn
 /// wide, so that labels vary).
 pub fn random_model(dir: &Path, spec: &ModelSpec, text: &str, seed: u64) -> Result<(), ModelError> {
     let encoder = Encoder::learn(&spec.encoder, &mut text.split_whitespace(), Path::new("."))
         .map_err(|e| ModelError::Invalid { path: dir.to_path_buf(), detail: e.to_string() })?;
     let classes = spec.class_labels().map_or(spec.labels.len(), |c| c.len());
-    let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, classes);
+    let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, classes).pooled(spec.pooling());
     let mut params = Params::random(&shape, &mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
     params.slices_mut().flatten().for_each(|x| *x *= 4.0);
     Model::save(dir, spec, &encoder, &params)

@@ -170,6 +170,7 @@ impl Labeller {
         let Held::Live(live) = &mut active.slot.held else { return };
         let event = current.record.event;
         if event == Some(Event::Reset) && !current.new_life {
+            live.session.conclude(&live.tagger.model, &mut current.output);
             current.output.spans.extend(live.session.reset());
         }
         let piece = current.record.piece();
@@ -230,7 +231,11 @@ impl Labeller {
         let Held::Live(live) = &mut active.slot.held else { return };
         let tagger = live.tagger.clone();
         let ends = current.record.event == Some(Event::End);
+        if current.record.event == Some(Event::Flush) {
+            live.session.estimate(&tagger.model, &mut current.output);
+        }
         if ends {
+            live.session.conclude(&tagger.model, &mut current.output);
             current.output.spans.extend(live.session.end());
             active.slot.held = Held::None;
         }

@@ -10,7 +10,7 @@ mod batch;
 mod decode;
 mod engine;
 mod labelling;
-mod output;
+pub mod output;
 mod residents;
 mod runtime;
 mod shard;

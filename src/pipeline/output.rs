@@ -1,9 +1,9 @@
 //! The JSON of an output record.
 
 use crate::model::{ModelSpec, Output, Span};
-use serde::Serialize;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
-#[derive(Serialize)]
+#[derive(serde::Serialize)]
 struct Json<'a> {
     stream: &'a str,
     seq: u64,
@@ -11,27 +11,63 @@ struct Json<'a> {
     labels: Vec<Label<'a>>,
     spans: &'a [Span],
     r#final: bool,
+    /// The stream ends without a class: it never had a step.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    empty: bool,
 }
 
-#[derive(Serialize)]
-struct Label<'a> {
+/// A label as output records hold it.
+#[derive(serde::Serialize)]
+pub struct Label<'a> {
     start: u64,
     end: u64,
     text: &'a str,
     label: &'a str,
     score: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probabilities: Option<Probabilities<'a>>,
 }
 
-/// `{"stream", "seq", "model", "labels": […], "spans": […], "final"}`.
-pub fn render(model: &ModelSpec, stream: &str, seq: u64, output: &Output, ends: bool) -> Vec<u8> {
-    let labels = output.labels.iter().map(|step| Label {
+/// `{"negative": 0.1, "positive": 0.9}`
+struct Probabilities<'a> {
+    labels: &'a [String],
+    values: &'a [f32],
+}
+
+impl Serialize for Probabilities<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.labels.len()))?;
+        for (label, value) in self.labels.iter().zip(self.values) {
+            map.serialize_entry(label, value)?;
+        }
+        map.end()
+    }
+}
+
+/// The labels of an output; from a classifier with the probabilities of all classes.
+pub fn labels<'a>(model: &'a ModelSpec, output: &'a Output) -> Vec<Label<'a>> {
+    let classes = model.labels.len();
+    let label = |(k, step): (usize, &'a crate::model::StepLabel)| Label {
         start: step.start,
         end: step.end,
         text: &step.text,
         label: model.labels.get(step.label).map_or("", String::as_str),
         score: step.score,
-    });
-    let json = Json { stream, seq, model: &model.name, labels: labels.collect(), spans: &output.spans, r#final: ends };
+        probabilities: (output.probabilities.get(k * classes..(k + 1) * classes))
+            .map(|values| Probabilities { labels: &model.labels, values }),
+    };
+    output.labels.iter().enumerate().map(label).collect()
+}
+
+/// Whether a classifier's stream ends without a class.
+pub fn is_empty(model: &ModelSpec, output: &Output, ends: bool) -> bool {
+    ends && model.classify.is_some() && output.labels.is_empty()
+}
+
+/// `{"stream", "seq", "model", "labels": […], "spans": […], "final"}`.
+pub fn render(model: &ModelSpec, stream: &str, seq: u64, output: &Output, ends: bool) -> Vec<u8> {
+    let (labels, empty) = (labels(model, output), is_empty(model, output, ends));
+    let json = Json { stream, seq, model: &model.name, labels, spans: &output.spans, r#final: ends, empty };
     // Fails for maps with keys that are no strings and for failing writers; there is neither.
     serde_json::to_vec(&json).unwrap_or_default()
 }

@@ -2,10 +2,12 @@
 //!
 //! Labels come from [`crate::model`]; gold labels from [`crate::data`].
 
+pub mod calibration;
 pub mod genes;
 pub mod spans;
 pub mod tags;
 
+pub use calibration::calibration_error;
 pub use genes::{BaseScore, GeneScore, runs};
 pub use spans::{SpanScore, spans_of};
 pub use tags::Confusion;

@@ -26,6 +26,7 @@ pub fn words_per_second(threads: usize, rounds: usize) -> f64 {
         dense: 0,
         layers: vec![lstm.clone(), lstm],
         classes: CLASSES,
+        pool: None,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut params: Params<f32> = Params::random(&shape, &mut rng);
@@ -44,7 +45,7 @@ pub fn words_per_second(threads: usize, rounds: usize) -> f64 {
     let mut net = TrainNet::new(&shape);
     let shards = Plan::shards(BATCH);
     let mut workers: Vec<Worker<f32>> = (0..shards).map(|_| Worker::new(&shape, &params)).collect();
-    let loss = LossSpec { total_weight: (BATCH * STEPS) as f64, label_smoothing: 0.0 };
+    let loss = LossSpec { total_weight: (BATCH * STEPS) as f64, label_smoothing: 0.0, ordinal: None };
     let mut times = Vec::new();
     for _ in 0..rounds + 5 {
         let batches: Vec<TrainBatch> = (0..shards).map(|s| random_batch(Plan::streams(BATCH, s), &mut rng)).collect();

@@ -20,8 +20,9 @@ fn card(recipe: &Recipe, model: &Model, progress: &Progress) -> String {
     let spec = model.spec();
     let layers: Vec<String> = spec.layers.iter().map(|l| format!("{:?} {}", l.cell, l.hidden).to_lowercase()).collect();
     let mut text = format!(
-        "# {}\n\nA strictly online tagger: {} encoder, layers {}, {} parameters, labels {}.\n\n## Data\n\n",
+        "# {}\n\nA strictly online {}: {} encoder, layers {}, {} parameters, labels {}.\n\n## Data\n\n",
         spec.name,
+        if spec.classify.is_some() { "classifier of streams" } else { "tagger" },
         spec.encoder.kind(),
         layers.join(", "),
         model.parameters(),

@@ -3,9 +3,9 @@
 use super::TrainError;
 use super::network::NO_TARGET;
 use super::recipe::{DataFormat, DataSpec, FileSpec, FileTable, GenomeTable, Recipe};
-use crate::data::{self, DnaScheme, Sentence};
-use crate::encode::{Encoder, EncoderSpec, Features, ReaderState};
-use crate::model::{ModelSpec, Scheme};
+use crate::data::{self, Content, DnaScheme, LabelAt, Sentence};
+use crate::encode::{Encoder, EncoderSpec, Features, InputError, ReaderState};
+use crate::model::{ClassifySpec, ModelSpec, Scheme, Task};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -15,11 +15,13 @@ pub struct Examples {
     pub sentences: Vec<(Sentence, f32)>,
     /// Bases and the class of each, for genomes.
     pub sequences: Vec<(Vec<u8>, Vec<u8>, f32)>,
+    /// Streams with one label each, for classifiers.
+    pub streams: Vec<(Content, String, f32)>,
 }
 
 impl Examples {
     pub fn read(recipe: &Recipe, files: &[FileSpec]) -> Result<Examples, TrainError> {
-        let mut examples = Examples { sentences: Vec::new(), sequences: Vec::new() };
+        let mut examples = Examples { sentences: Vec::new(), sequences: Vec::new(), streams: Vec::new() };
         for file in files {
             match (recipe.data.format, file) {
                 (DataFormat::Dna, FileSpec::Genome(g)) => examples.genome(&recipe.data, g, dna_scheme(recipe))?,
@@ -37,21 +39,44 @@ impl Examples {
     }
 
     fn file(&mut self, recipe: &Recipe, table: &FileTable) -> Result<(), TrainError> {
+        if recipe.task.kind == Task::Classify {
+            return self.labelled(recipe, table);
+        }
         let (path, map) = (recipe.data.resolve(&table.path), &table.map);
         let mut sentences = match recipe.data.format {
             DataFormat::Jsonl => {
                 let (mut reader, mut all) = (data::JsonlReader::open(&path)?, Vec::new());
                 while let Some(mut sentence) = reader.sentence()? {
-                    data::conll::normalize_labels(&mut sentence.labels, recipe.task.scheme, map);
+                    data::conll::normalize_labels(&mut sentence.labels, recipe.task.scheme(), map);
                     all.push(sentence);
                 }
                 all
             }
-            _ => data::read_sentences(&path, recipe.task.scheme, map)?,
+            _ => data::read_sentences(&path, recipe.task.scheme(), map)?,
         };
         sentences.retain(|s| !s.tokens.is_empty());
         for _ in 0..table.repeat {
             self.sentences.extend(sentences.iter().map(|s| (s.clone(), table.weight)));
+        }
+        Ok(())
+    }
+
+    /// Streams with a label each.
+    fn labelled(&mut self, recipe: &Recipe, table: &FileTable) -> Result<(), TrainError> {
+        let path = recipe.data.resolve(&table.path);
+        if (table.label_at == LabelAt::None) != table.label.is_some() {
+            let shown = path.display();
+            return Err(TrainError::recipe(format!("{shown}: label_at = \"none\" and label = \"…\" go together")));
+        }
+        let streams = match recipe.data.format {
+            DataFormat::Jsonl => data::read_json_lines(&path)?,
+            _ => data::read_lines(&path, table.label_at, matches!(recipe.encoder, EncoderSpec::Events(_)))?,
+        };
+        for _ in 0..table.repeat {
+            self.streams.extend(streams.iter().map(|stream| {
+                let label = table.map.apply(table.label.as_ref().unwrap_or(&stream.label));
+                (stream.content.clone(), label, table.weight)
+            }));
         }
         Ok(())
     }
@@ -79,8 +104,24 @@ impl Examples {
         Ok(())
     }
 
+    /// The classes of streams: as the recipe says, or as found, numbers by their value.
+    fn stream_classes(&self, recipe: &Recipe) -> Vec<String> {
+        if let Some(labels) = &recipe.task.labels {
+            return labels.clone();
+        }
+        let found: BTreeSet<&String> = self.streams.iter().map(|(_, label, _)| label).collect();
+        let mut classes: Vec<String> = found.into_iter().cloned().collect();
+        if classes.iter().all(|class| class.parse::<i64>().is_ok()) {
+            classes.sort_by_key(|class| class.parse::<i64>().unwrap_or_default());
+        }
+        classes
+    }
+
     /// The classes of the network, `O` (or what stands for it) first, the rest in alphabetical order.
     pub fn classes(&self, recipe: &Recipe) -> Vec<String> {
+        if recipe.task.kind == Task::Classify {
+            return self.stream_classes(recipe);
+        }
         if recipe.data.format == DataFormat::Dna {
             return dna_scheme(recipe).classes().iter().map(|c| c.to_string()).collect();
         }
@@ -98,13 +139,50 @@ impl Examples {
         {
             *lexicon = recipe.data.resolve(lexicon);
         }
-        let mut tokens = self.sentences.iter().flat_map(|(s, _)| s.tokens.iter().map(String::as_str));
+        let texts = self.texts(&spec)?;
+        let tokens = self.sentences.iter().flat_map(|(s, _)| s.tokens.iter().map(String::as_str));
+        let mut tokens = tokens.chain(texts.iter().map(String::as_str));
         Encoder::learn(&spec, &mut tokens, Path::new(".")).map_err(|e| TrainError::recipe(e.to_string()))
+    }
+
+    /// The units of all labelled streams, as an encoder without a vocabulary cuts them.
+    fn texts(&self, spec: &EncoderSpec) -> Result<Vec<String>, TrainError> {
+        if self.streams.is_empty() || matches!(spec, EncoderSpec::Vector(_) | EncoderSpec::Dna(_)) {
+            return Ok(Vec::new());
+        }
+        let mut bare = spec.clone();
+        if let EncoderSpec::Words(w) = &mut bare {
+            w.lexicon = None;
+        }
+        let cutter = Encoder::learn(&bare, &mut std::iter::empty(), Path::new("."))
+            .map_err(|e| TrainError::recipe(e.to_string()))?;
+        let (mut units, mut features) = (Vec::new(), Features::default());
+        for (content, label, _) in &self.streams {
+            features.clear();
+            content.encode(&cutter, &mut units, &mut features).map_err(|e| unreadable(content, label, &e))?;
+        }
+        Ok(units.into_iter().map(|unit| unit.text).collect())
     }
 }
 
+fn unreadable(content: &Content, label: &str, error: &InputError) -> TrainError {
+    let shown: String = match content {
+        Content::Tokens(tokens) => tokens.join(" "),
+        Content::Bytes(_, bytes) => String::from_utf8_lossy(bytes).into_owned(),
+    };
+    let shown: String = shown.chars().take(60).collect();
+    TrainError::recipe(format!("the stream {shown:?} of class {label:?}: {error}"))
+}
+
 fn file_table(path: &Path) -> FileTable {
-    FileTable { path: path.to_path_buf(), map: Default::default(), weight: 1.0, repeat: 1 }
+    FileTable {
+        path: path.to_path_buf(),
+        map: Default::default(),
+        label_at: LabelAt::First,
+        label: None,
+        weight: 1.0,
+        repeat: 1,
+    }
 }
 
 fn dna_scheme(recipe: &Recipe) -> DnaScheme {
@@ -115,7 +193,7 @@ fn dna_scheme(recipe: &Recipe) -> DnaScheme {
 #[derive(Debug, Default)]
 pub struct Corpus {
     pub features: Features,
-    /// Class of each row.
+    /// Class of each row; for classifiers that of the stream on its last row.
     pub targets: Vec<u32>,
     pub weights: Vec<f32>,
     /// First row of each sentence or sequence, and the end.
@@ -161,6 +239,23 @@ impl Corpus {
             corpus.weights.extend(labels.iter().map(|&c| weight * class_weights[c as usize]));
             corpus.starts.push(corpus.features.steps);
         }
+        for (content, label, weight) in &examples.streams {
+            content.encode(encoder, &mut units, &mut corpus.features).map_err(|e| unreadable(content, label, &e))?;
+            units.clear();
+            let class = classes.iter().position(|c| c == label);
+            if class.is_none() && strict {
+                return Err(TrainError::recipe(format!("the label {label:?} is none of the model's: {classes:?}")));
+            }
+            let steps = corpus.features.steps;
+            if corpus.starts.last() == Some(&steps) {
+                continue; // Nothing to read: not even a word.
+            }
+            corpus.targets.resize(steps - 1, NO_TARGET);
+            corpus.weights.resize(steps - 1, 0.0);
+            corpus.targets.push(class.map_or(NO_TARGET, |c| c as u32));
+            corpus.weights.push(class.map_or(0.0, |c| weight * class_weights[c]));
+            corpus.starts.push(steps);
+        }
         if corpus.targets.len() != corpus.features.steps {
             return Err(TrainError::recipe("labels and steps do not correspond (white space in the genome?)"));
         }
@@ -184,7 +279,7 @@ pub fn model_spec(recipe: &Recipe, classes: &[String], encoder: &Encoder) -> Mod
             labels.push(label);
         }
     }
-    let outside = match recipe.task.scheme {
+    let outside = match recipe.task.scheme() {
         Scheme::Plain => None,
         Scheme::Bio => Some("O".to_string()),
         Scheme::Runs => labels.first().cloned(),
@@ -193,10 +288,16 @@ pub fn model_spec(recipe: &Recipe, classes: &[String], encoder: &Encoder) -> Mod
         format: 1,
         name: recipe.output.name.clone(),
         task: recipe.task.kind,
-        scheme: recipe.task.scheme,
+        scheme: recipe.task.scheme(),
         labels,
         outside,
         classes: framed.then(|| classes.iter().map(|c| ClassSpec { class: c.clone(), label: label_of(c) }).collect()),
+        classify: recipe.task.pooling.map(|pooling| ClassifySpec {
+            pooling,
+            every: recipe.task.every,
+            temperature: 1.0,
+            ordinal: recipe.task.ordinal.is_some(),
+        }),
         encoder: encoder.spec().clone(),
         layers: recipe.layers.clone(),
         fingerprint: None,

@@ -1,10 +1,12 @@
-//! The dev score after each epoch: spans' F1 or accuracy, each sentence as a stream of its own and all as one.
+//! The dev score after each epoch: spans' F1 or accuracy, each sentence as a stream of its own and all as one; for
+//! classifiers the accuracy of the streams' classes.
 
 use super::TrainError;
 use super::corpus::{Corpus, Examples};
 use super::network::NO_TARGET;
 use super::parallel::for_each;
 use crate::encode::{Encoder, Features};
+use crate::model::classify;
 use crate::model::network::{Lane, Network, Scratch};
 use crate::model::{ModelSpec, Scheme, Span};
 use crate::score::spans::spans_of;
@@ -23,6 +25,9 @@ pub struct DevScore {
     pub f1: Option<f64>,
     /// The same with all sentences as one endless stream (accuracy where there are no spans).
     pub endless: Option<f64>,
+    /// For classes in order: by how many classes the given one is off, on average.
+    #[serde(default)]
+    pub mean_absolute_error: Option<f64>,
 }
 
 impl DevScore {
@@ -39,14 +44,20 @@ impl std::fmt::Display for DevScore {
         if let Some(f1) = self.f1 {
             write!(f, "  F1 {f1:.4}")?;
         }
+        if let Some(error) = self.mean_absolute_error {
+            write!(f, "  mean absolute error {error:.4}")?;
+        }
         self.endless.map_or(Ok(()), |e| write!(f, "  endless {e:.4}"))
     }
 }
 
+/// A stream's logits, and the class it has.
+pub type Judged = (Vec<f32>, usize);
+
 /// The dev set, encoded.
 pub struct DevSet {
     streams: Vec<Features>,
-    /// Label of each step, or [`NO_TARGET`].
+    /// Label of each step, or [`NO_TARGET`]; of a classifier's stream its class.
     gold: Vec<Vec<u32>>,
     /// For each class the label it counts for.
     class_label: Vec<usize>,
@@ -63,18 +74,21 @@ impl DevSet {
     ) -> Result<DevSet, TrainError> {
         let class_label = spec.class_labels().map_err(TrainError::recipe)?;
         let corpus = Corpus::new(examples, encoder, classes, &vec![1.0; classes.len()], false)?;
+        // A class is of the whole stream.
+        let longest = if spec.classify.is_some() { usize::MAX } else { LONGEST };
         let (mut streams, mut gold) = (Vec::new(), Vec::new());
         for sentence in corpus.starts.windows(2) {
-            for from in (sentence[0]..sentence[1]).step_by(LONGEST) {
-                let to = (from + LONGEST).min(sentence[1]);
+            for from in (sentence[0]..sentence[1]).step_by(longest) {
+                let to = from.saturating_add(longest).min(sentence[1]);
                 let mut stream = Features::default();
                 stream.append_range(&corpus.features, from, to, encoder.layout());
                 streams.push(stream);
                 let label = |&t: &u32| if t == NO_TARGET { t } else { class_label[t as usize] as u32 };
-                gold.push(corpus.targets[from..to].iter().map(label).collect());
+                let labelled = if spec.classify.is_some() { to - 1..to } else { from..to };
+                gold.push(corpus.targets[labelled].iter().map(label).collect());
             }
         }
-        let with_endless = examples.sequences.is_empty();
+        let with_endless = examples.sequences.is_empty() && spec.classify.is_none();
         Ok(DevSet { streams, gold, class_label, spec: spec.clone(), with_endless })
     }
 
@@ -101,7 +115,8 @@ impl DevSet {
             let labels = self.cut(&self.run(net, &[&whole])[0]);
             if spans { self.f1(&labels) } else { self.accuracy(&labels) }
         });
-        DevScore { accuracy, f1, endless }
+        let ordinal = self.spec.classify.as_ref().is_some_and(|classify| classify.ordinal);
+        DevScore { accuracy, f1, endless, mean_absolute_error: ordinal.then(|| self.distance(&labels)) }
     }
 
     /// Share of the steps with a known label that are right.
@@ -110,6 +125,27 @@ impl DevSet {
             .filter(|(_, gold)| **gold != NO_TARGET)
             .fold((0, 0), |(right, all), (label, gold)| (right + usize::from(label == gold), all + 1));
         right as f64 / all.max(1) as f64
+    }
+
+    /// By how many classes the given ones are off, on average.
+    fn distance(&self, labels: &[Vec<u32>]) -> f64 {
+        let (off, all) = (labels.iter().flatten().zip(self.gold.iter().flatten()))
+            .filter(|(_, gold)| **gold != NO_TARGET)
+            .fold((0, 0), |(off, all), (label, gold)| (off + label.abs_diff(*gold), all + 1));
+        f64::from(off) / f64::from(all.max(1))
+    }
+
+    /// A classifier's logits for all streams, and their classes; but for streams of classes that it does not have.
+    pub fn logits(&self, net: &Network, threads: usize) -> Vec<Judged> {
+        let mut groups: Vec<(usize, Vec<Judged>)> =
+            (0..self.streams.len()).step_by(LANES).map(|from| (from, Vec::new())).collect();
+        for_each(threads, groups.iter_mut().collect(), |(from, rows)| {
+            let group: Vec<&Features> = self.streams[*from..].iter().take(LANES).collect();
+            let gold = self.gold[*from..].iter().map(|gold| gold[0]);
+            let logits = classify::logits(net, &group, &mut Scratch::default());
+            rows.extend(logits.into_iter().zip(gold).filter(|(_, g)| *g != NO_TARGET).map(|(l, g)| (l, g as usize)));
+        });
+        groups.into_iter().flat_map(|(_, rows)| rows).collect()
     }
 
     fn label(&self, net: &Network, group: Vec<(usize, &mut Vec<u32>)>) {
@@ -121,6 +157,12 @@ impl DevSet {
 
     /// The labels of these streams, each from a zero state.
     fn run(&self, net: &Network, streams: &[&Features]) -> Vec<Vec<u32>> {
+        if self.spec.classify.is_some() {
+            let best = |logits: Vec<f32>| {
+                vec![(0..logits.len()).fold(0, |best, k| if logits[k] > logits[best] { k } else { best }) as u32]
+            };
+            return classify::logits(net, streams, &mut Scratch::default()).into_iter().map(best).collect();
+        }
         let mut states = vec![vec![0.0; net.state_len()]; streams.len()];
         let mut probabilities = vec![Vec::new(); streams.len()];
         let mut lanes: Vec<Lane<'_>> = (streams.iter().zip(&mut states).zip(&mut probabilities))

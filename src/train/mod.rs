@@ -5,6 +5,7 @@
 //! gives the same weights bit for bit, whatever the number of threads.
 
 pub mod bench;
+pub mod calibration;
 pub mod card;
 pub mod checkpoint;
 pub mod corpus;
@@ -16,7 +17,9 @@ pub mod optimizer;
 pub mod parallel;
 pub mod pictures;
 pub mod plan;
+pub mod pool;
 pub mod recipe;
+pub mod sequences;
 pub mod trainer;
 pub mod words;
 

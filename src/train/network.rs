@@ -4,6 +4,7 @@
 //! one shard of the streams and holds the gradients that the shard contributes.
 
 use super::dropout::{Dropout, Mask};
+use super::pool::Pool;
 use crate::encode::Features;
 use crate::model::params::{NetShape, Params};
 use crate::rnn::bptt::{BackScratch, Tape, TrainLayer, add_columns, add_outer};
@@ -22,9 +23,9 @@ pub struct TrainBatch {
     pub sizes: Vec<usize>,
     /// The stream's state is set to zero before this row.
     pub reset: Vec<bool>,
-    /// Class of each row, or [`NO_TARGET`].
+    /// Class of each row, or [`NO_TARGET`]; of each stream where outputs are pooled.
     pub targets: Vec<u32>,
-    /// Weight of each row in the loss.
+    /// Weight of each target in the loss.
     pub weights: Vec<f32>,
 }
 
@@ -36,6 +37,11 @@ impl<T: Real> States<T> {
     pub fn zero(shape: &NetShape, streams: usize) -> States<T> {
         let zero = |l: &crate::rnn::LayerSpec| std::array::from_fn(|_| vec![T::zero(); streams * l.hidden]);
         States(shape.layers.iter().map(zero).collect())
+    }
+
+    /// All streams begin anew.
+    pub fn clear(&mut self) {
+        self.0.iter_mut().flatten().for_each(|numbers| numbers.fill(T::zero()));
     }
 }
 
@@ -79,6 +85,8 @@ pub struct LossSpec {
     /// `torch.nn.functional.cross_entropy(…, weight=…)`.
     pub total_weight: f64,
     pub label_smoothing: f64,
+    /// Classes are in order: a class that is d away from the right one is a target too, e^(-slope · d) times as likely.
+    pub ordinal: Option<f64>,
 }
 
 /// What a shard's pass gave.
@@ -105,6 +113,10 @@ pub struct Worker<T> {
     masks: Vec<Mask<T>>,
     tapes: Vec<Tape<T>>,
     words: UniqueWords<T>,
+    pub(super) pool: Pool<T>,
+    pool_mask: Mask<T>,
+    /// What the head reads where outputs are pooled: the vectors, after dropout.
+    pooled: Vec<T>,
     logits: Vec<T>,
     dy: Vec<T>,
     /// What a residual layer passes by: its input before dropout, or on the way back the gradient at its output.
@@ -125,6 +137,9 @@ impl<T: Real> Worker<T> {
             masks: (0..=layers).map(|_| Mask::default()).collect(),
             tapes: (0..layers).map(|_| Tape::default()).collect(),
             words: UniqueWords::default(),
+            pool: Pool::default(),
+            pool_mask: Mask::default(),
+            pooled: Vec::new(),
             logits: Vec::new(),
             dy: Vec::new(),
             past: Vec::new(),
@@ -144,12 +159,70 @@ impl<T: Real> Worker<T> {
         loss: LossSpec,
     ) -> ShardLoss {
         self.forward(net, params, batch, states, dropout);
+        if batch.sizes.is_empty() {
+            self.rest(net);
+            return ShardLoss::default();
+        }
         let result = self.cross_entropy(net.shape.classes, batch, loss);
-        self.backward(net, batch);
+        self.backward(net, params, batch);
         result
     }
 
+    /// There is nothing to learn from: gradients are zero.
+    fn rest(&mut self, net: &TrainNet<T>) {
+        self.grads.slices_mut().skip(net.shape.tables.len()).for_each(|g| g.fill(T::zero()));
+        self.dx.clear();
+        self.ids.clear();
+    }
+
+    /// Only forwards, where outputs are pooled: for the steps before those that are learnt from.
+    pub fn warm(
+        &mut self,
+        net: &TrainNet<T>,
+        params: &Params<T>,
+        batch: &TrainBatch,
+        states: &mut States<T>,
+        dropout: Option<&mut Dropout>,
+    ) {
+        self.forward_layers(net, params, batch, states, dropout);
+        self.push_outputs(net, params, batch);
+    }
+
+    fn push_outputs(&mut self, net: &TrainNet<T>, params: &Params<T>, batch: &TrainBatch) {
+        if let Some(pooling) = net.shape.pool {
+            let query = net.shape.query_at().map_or(&[][..], |at| params.slice(at));
+            self.pool.push(pooling, &self.xs[net.layers.len()], &batch.sizes, net.shape.top(), query);
+        }
+    }
+
+    /// The layers' outputs, then the logits: of each row, or of each stream's pooled outputs.
     fn forward(
+        &mut self,
+        net: &TrainNet<T>,
+        params: &Params<T>,
+        batch: &TrainBatch,
+        states: &mut States<T>,
+        mut dropout: Option<&mut Dropout>,
+    ) {
+        self.forward_layers(net, params, batch, states, dropout.as_deref_mut());
+        let shape = &net.shape;
+        let (head, top) = (shape.head_at(), shape.top());
+        let (rows, x) = match shape.pool {
+            None => (batch.sizes.iter().sum(), &self.xs[net.layers.len()]),
+            Some(_) => {
+                self.push_outputs(net, params, batch);
+                self.pooled.clone_from(&self.pool.vectors);
+                let p = dropout.as_ref().map_or(0.0, |d| d.layers);
+                self.pool_mask.draw(dropout, p, self.pooled.len());
+                self.pool_mask.apply(&mut self.pooled);
+                (self.pooled.len() / top, &self.pooled)
+            }
+        };
+        repeat(&mut self.logits, params.slice(head + 1), rows);
+        T::gemm(rows, x, (top, 1), &net.head, &mut self.logits, shape.classes);
+    }
+
+    fn forward_layers(
         &mut self,
         net: &TrainNet<T>,
         params: &Params<T>,
@@ -174,7 +247,13 @@ impl<T: Real> Worker<T> {
             if net.layers.get(k).is_some_and(|layer| layer.spec.residual) {
                 self.past.extend_from_slice(&self.xs[k]);
             }
-            let p = dropout.as_ref().map_or(0.0, |d| if k == 0 { d.input } else { d.layers });
+            let p = match (&dropout, k) {
+                (None, _) => 0.0,
+                (Some(d), 0) => d.input,
+                // Pooled outputs are dropped as a whole.
+                (Some(_), k) if k == net.layers.len() && shape.pool.is_some() => 0.0,
+                (Some(d), _) => d.layers,
+            };
             self.masks[k].draw(dropout.as_deref_mut(), p, self.xs[k].len());
             self.masks[k].apply(&mut self.xs[k]);
             if let Some(layer) = net.layers.get(k) {
@@ -183,10 +262,6 @@ impl<T: Real> Worker<T> {
                 layer.output(&self.tapes[k], &self.past, &mut self.xs[k + 1]);
             }
         }
-        let head = shape.head_at();
-        repeat(&mut self.logits, params.slice(head + 1), rows);
-        let (top, x) = (shape.top(), &self.xs[net.layers.len()]);
-        T::gemm(rows, x, (top, 1), &net.head, &mut self.logits, shape.classes);
     }
 
     /// The network's input: tables ++ character encoder ++ dense columns.
@@ -219,6 +294,18 @@ impl<T: Real> Worker<T> {
             }
             let target = target as usize;
             let log = |p: T| p.f64().max(1e-30).ln();
+            if let Some(slope) = spec.ordinal {
+                let near = |k: usize| (-slope * k.abs_diff(target) as f64).exp();
+                let all: f64 = (0..classes).map(near).sum();
+                let weight = weight as f64 / spec.total_weight;
+                result.loss -= weight * (0..classes).map(|k| near(k) / all * log(p[k])).sum::<f64>();
+                result.rows += 1;
+                result.correct += usize::from(p.iter().all(|&q| q <= p[target]));
+                for (k, p) in p.iter_mut().enumerate() {
+                    *p = (*p - T::of(near(k) / all)) * T::of(weight);
+                }
+                continue;
+            }
             let mut entropy = -(1.0 - spec.label_smoothing) * log(p[target]);
             if smooth > 0.0 {
                 entropy -= smooth * p.iter().map(|&p| log(p)).sum::<f64>();
@@ -235,17 +322,27 @@ impl<T: Real> Worker<T> {
         result
     }
 
-    fn backward(&mut self, net: &TrainNet<T>, batch: &TrainBatch) {
+    fn backward(&mut self, net: &TrainNet<T>, params: &Params<T>, batch: &TrainBatch) {
         let shape = &net.shape;
-        let rows: usize = batch.sizes.iter().sum();
         let (top, classes, head) = (shape.top(), shape.classes, shape.head_at());
+        let rows = self.logits.len() / classes;
         self.grads.slices_mut().skip(shape.tables.len()).for_each(|g| g.fill(T::zero()));
-        let x = &self.xs[net.layers.len()];
+        let x = if shape.pool.is_some() { &self.pooled } else { &self.xs[net.layers.len()] };
         add_outer(rows, &self.logits, classes, x, top, self.grads.slice_mut(head), &mut self.packed);
         add_columns(&self.logits, self.grads.slice_mut(head + 1));
         self.dx.clear();
         self.dx.resize(rows * top, T::zero());
         T::gemm(rows, &self.logits, (classes, 1), &net.head_back, &mut self.dx, top);
+        if let Some(pooling) = shape.pool {
+            std::mem::swap(&mut self.dy, &mut self.dx);
+            self.pool_mask.apply(&mut self.dy);
+            let (query, dquery) = match shape.query_at() {
+                Some(at) => (params.slice(at), self.grads.slice_mut(at)),
+                None => (&[][..], &mut [][..]),
+            };
+            let outputs = &self.xs[net.layers.len()];
+            self.pool.backward(pooling, &self.dy, outputs, &batch.sizes, top, query, &mut self.dx, dquery);
+        }
         self.masks[net.layers.len()].apply(&mut self.dx);
         let reset = batch.reset.iter().any(|&r| r).then_some(&batch.reset[..]);
         for (k, layer) in net.layers.iter().enumerate().rev() {

@@ -3,6 +3,7 @@
 use super::corpus::Corpus;
 use super::network::{NO_TARGET, TrainBatch};
 use super::recipe::TrainSpec;
+use crate::encode::Features;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -88,30 +89,34 @@ impl Plan {
     /// Fills `out` with a chunk of the streams of one shard.
     pub fn gather(&self, corpus: &Corpus, chunk: usize, shard: usize, out: &mut TrainBatch) {
         let (steps, streams) = (self.steps(chunk), Plan::streams(self.batch, shard));
-        let (f, from) = (&mut out.features, &corpus.features);
-        f.clear();
+        out.features.clear();
         out.reset.clear();
         out.targets.clear();
         out.weights.clear();
         out.sizes.clear();
         out.sizes.resize(steps.len(), streams);
-        let (rows, with_chars) = (corpus.rows().max(1), !from.char_ends.is_empty());
-        let (tables, dense) = (from.ids.len() / rows, from.dense.len() / rows);
         for step in steps {
             for stream in shard * SHARD..shard * SHARD + streams {
                 let at = stream * self.length + step;
                 let (row, live) = if self.rows[at] == NO_ROW { (0, false) } else { (self.rows[at] as usize, true) };
-                f.ids.extend_from_slice(&from.ids[row * tables..(row + 1) * tables]);
-                f.dense.extend_from_slice(&from.dense[row * dense..(row + 1) * dense]);
-                if with_chars {
-                    f.chars.extend_from_slice(from.chars_of(row));
-                    f.char_ends.push(f.chars.len() as u32);
-                }
-                f.steps += 1;
+                push_row(&mut out.features, corpus, row);
                 out.reset.push(self.reset[at]);
                 out.targets.push(if live { corpus.targets[row] } else { NO_TARGET });
                 out.weights.push(if live { corpus.weights[row] } else { 0.0 });
             }
         }
     }
+}
+
+/// Adds a row of the corpus.
+pub fn push_row(f: &mut Features, corpus: &Corpus, row: usize) {
+    let (from, rows) = (&corpus.features, corpus.rows().max(1));
+    let (tables, dense) = (from.ids.len() / rows, from.dense.len() / rows);
+    f.ids.extend_from_slice(&from.ids[row * tables..(row + 1) * tables]);
+    f.dense.extend_from_slice(&from.dense[row * dense..(row + 1) * dense]);
+    if !from.char_ends.is_empty() {
+        f.chars.extend_from_slice(from.chars_of(row));
+        f.char_ends.push(f.chars.len() as u32);
+    }
+    f.steps += 1;
 }

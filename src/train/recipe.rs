@@ -2,9 +2,9 @@
 //! encoder and the layers; unknown keys are refused.
 
 use super::optimizer::{OptimizerSpec, Rule};
-use crate::data::{DnaScheme, LabelMap};
+use crate::data::{DnaScheme, LabelAt, LabelMap};
 use crate::encode::EncoderSpec;
-use crate::model::{Scheme, Task};
+use crate::model::{Pooling, Scheme, Task};
 use crate::rnn::LayerSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -20,6 +20,18 @@ pub struct Recipe {
     pub layers: Vec<LayerSpec>,
     #[serde(default)]
     pub train: TrainSpec,
+}
+
+impl Recipe {
+    /// Says what is out of range or does not go together.
+    pub fn check(&self) -> Result<(), String> {
+        self.train.check()?;
+        self.task.check(self.data.format)?;
+        if self.task.kind == Task::Classify && self.train.label_smoothing > 0.0 && self.task.ordinal.is_some() {
+            return Err("task.ordinal smooths labels in its own way: set train.label_smoothing = 0".into());
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,10 +55,69 @@ impl OutputSpec {
 #[serde(deny_unknown_fields)]
 pub struct TaskSpec {
     pub kind: Task,
-    pub scheme: Scheme,
+    /// For `tag`.
+    #[serde(default)]
+    pub scheme: Option<Scheme>,
     /// For genomes: how bases are labelled from the intervals.
     #[serde(default)]
     pub dna_labels: Option<DnaScheme>,
+    /// For `classify`: how the outputs of a stream's steps become one vector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<Pooling>,
+    /// For `classify`: also an estimate after every so many steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<u64>,
+    /// For `classify`: all classes in their order; absent: as found, numbers by value, others by the alphabet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Vec<String>>,
+    /// For `classify`: the classes are in order, as stars are, and one that is d away from the right one is a target too,
+    /// e^(-ordinal · d) times as likely (Díaz and Marathe 2019).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordinal: Option<f64>,
+}
+
+impl TaskSpec {
+    /// How labels make spans; the classes of streams make none.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme.unwrap_or(Scheme::Plain)
+    }
+
+    /// Says what does not belong to the task.
+    fn check(&self, format: DataFormat) -> Result<(), String> {
+        match self.kind {
+            Task::Tag => {
+                if self.scheme.is_none() {
+                    return Err("task.scheme is missing: bio, plain or runs".into());
+                }
+                let others =
+                    [self.pooling.is_some(), self.every.is_some(), self.labels.is_some(), self.ordinal.is_some()];
+                if others.contains(&true) {
+                    return Err("task.pooling, every, labels and ordinal are for kind = \"classify\"".into());
+                }
+                if format == DataFormat::Lines {
+                    return Err("data.format = \"lines\" is for kind = \"classify\"; taggers read conll".into());
+                }
+            }
+            Task::Classify => {
+                if self.pooling.is_none() {
+                    return Err("task.pooling is missing: last, mean, max or attention".into());
+                }
+                if self.scheme.is_some() || self.dna_labels.is_some() {
+                    return Err("task.scheme and dna_labels are for kind = \"tag\"".into());
+                }
+                if self.every == Some(0) {
+                    return Err("task.every = 0: must be at least 1".into());
+                }
+                if self.ordinal.is_some_and(|slope| !(slope > 0.0 && slope.is_finite())) {
+                    return Err("task.ordinal must be above 0, such as 2.0".into());
+                }
+                if !matches!(format, DataFormat::Lines | DataFormat::Jsonl) {
+                    return Err("kind = \"classify\" reads data.format = \"lines\" or \"jsonl\"".into());
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,8 +152,10 @@ pub enum DataFormat {
     Conll,
     /// FASTA with a table of intervals.
     Dna,
-    /// JSON lines: `{"tokens": […], "labels": […]}`.
+    /// JSON lines: `{"tokens": […], "labels": […]}`; for `classify` `{"text": "…", "label": "…"}`.
     Jsonl,
+    /// For `classify`: lines of a label and a text, parted by a tab or a space.
+    Lines,
 }
 
 /// One source of examples: a path, or a table with more.
@@ -101,6 +174,12 @@ pub struct FileTable {
     /// Renames label types (`person = "PER"`, `"*" = "O"` for all others).
     #[serde(default)]
     pub map: LabelMap,
+    /// For lines: where the label stands: `first`, `last` (behind a tab) or `none`.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub label_at: LabelAt,
+    /// The class of all lines of the file, with `label_at = "none"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// Weight of the file's tokens in the loss.
     #[serde(default = "one")]
     pub weight: f32,
@@ -122,6 +201,10 @@ pub struct GenomeTable {
     pub reverse_complement: bool,
     #[serde(default = "one")]
     pub weight: f32,
+}
+
+fn is_first(at: &LabelAt) -> bool {
+    *at == LabelAt::First
 }
 
 fn one() -> f32 {

@@ -3,6 +3,7 @@
 use super::dropout::Dropout;
 use super::network::{LossSpec, NO_TARGET, ShardLoss, States, TrainBatch, TrainNet, Worker, add_table_grads};
 use crate::encode::{Features, TableShape};
+use crate::model::Pooling;
 use crate::model::params::{CharNetShape, NetShape, Params};
 use crate::rnn::{Cell, LayerSpec, Nonlinearity};
 use rand::{RngExt, SeedableRng};
@@ -16,6 +17,7 @@ fn shape(layers: Vec<LayerSpec>, char_cell: Option<Cell>) -> NetShape {
         dense: 2,
         layers,
         classes: 4,
+        pool: None,
     }
 }
 
@@ -46,37 +48,41 @@ fn batch(rng: &mut ChaCha8Rng, with_chars: bool) -> TrainBatch {
     b
 }
 
-const LOSS: LossSpec = LossSpec { total_weight: 7.0, label_smoothing: 0.1 };
+const LOSS: LossSpec = LossSpec { total_weight: 7.0, label_smoothing: 0.1, ordinal: None };
 
-/// `dropout`: of the input and between layers, each time the same.
-fn loss(
-    shape: &NetShape,
-    params: &Params<f64>,
-    batch: &TrainBatch,
-    states: &States<f64>,
+/// What comes before the batch: h and c, what was pooled; and what is asked of it.
+struct Given {
+    states: States<f64>,
+    pooled: Vec<f64>,
+    loss: LossSpec,
+    /// Of the input and between layers, each time the same.
     dropout: Option<(f64, f64)>,
-) -> (f64, Worker<f64>) {
-    let mut dropout = dropout.map(|(input, layers)| Dropout::new(input, layers, 0.0));
+}
+
+fn loss(shape: &NetShape, params: &Params<f64>, batch: &TrainBatch, given: &Given) -> (f64, Worker<f64>) {
+    let mut dropout = given.dropout.map(|(input, layers)| Dropout::new(input, layers, 0.0));
     dropout.iter_mut().for_each(|dropout| dropout.seed(1, 1, 1));
     let mut net = TrainNet::new(shape);
     net.set(params, 1);
     let mut worker = Worker::new(shape, params);
-    let result = worker.run(&net, params, batch, &mut states.clone(), dropout.as_mut(), LOSS);
+    worker.pool.states = given.pooled.clone();
+    let result = worker.run(&net, params, batch, &mut given.states.clone(), dropout.as_mut(), given.loss);
     (result.loss, worker)
 }
 
 fn check(shape: NetShape, seed: u64) {
-    check_with(shape, seed, None);
+    check_given(shape, seed, Vec::new(), LOSS, None);
 }
 
 /// Compares every parameter's gradient (for big tensors a sample) with (L(p + ε) - L(p - ε)) / 2ε.
-fn check_with(shape: NetShape, seed: u64, dropout: Option<(f64, f64)>) {
+fn check_given(shape: NetShape, seed: u64, pooled: Vec<f64>, asked: LossSpec, dropout: Option<(f64, f64)>) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut params: Params<f64> = Params::random(&shape, &mut rng);
     let batch = batch(&mut rng, shape.chars.is_some());
     let mut states = States::zero(&shape, 3);
     states.0.iter_mut().flatten().flatten().for_each(|x| *x = rng.random_range(-0.5..0.5));
-    let (_, worker) = loss(&shape, &params, &batch, &states, dropout);
+    let states = Given { states, pooled, loss: asked, dropout };
+    let (_, worker) = loss(&shape, &params, &batch, &states);
     let mut grads = params.zeros_like();
     let workers = [worker];
     add_table_grads(&shape, &workers, &mut grads);
@@ -88,9 +94,9 @@ fn check_with(shape: NetShape, seed: u64, dropout: Option<(f64, f64)>) {
         for k in (0..analytic.len()).step_by(analytic.len() / 40 + 1) {
             let old = params.slice(at)[k];
             params.slice_mut(at)[k] = old + epsilon;
-            let up = loss(&shape, &params, &batch, &states, dropout).0;
+            let up = loss(&shape, &params, &batch, &states).0;
             params.slice_mut(at)[k] = old - epsilon;
-            let down = loss(&shape, &params, &batch, &states, dropout).0;
+            let down = loss(&shape, &params, &batch, &states).0;
             params.slice_mut(at)[k] = old;
             let numeric = (up - down) / (2.0 * epsilon);
             let scale = numeric.abs().max(analytic[k].abs()).max(1e-4);
@@ -161,7 +167,7 @@ fn gradients_of_normalised_residual_layers_are_the_finite_differences() {
 #[test]
 fn gradients_of_residual_layers_are_the_finite_differences_under_dropout() {
     let layer = LayerSpec { residual: true, layer_norm: true, ..LayerSpec::new(Cell::Gru, 7) };
-    check_with(shape(vec![layer.clone(), layer], None), 16, Some((0.3, 0.4)));
+    check_given(shape(vec![layer.clone(), layer], None), 16, Vec::new(), LOSS, Some((0.3, 0.4)));
 }
 
 #[test]
@@ -194,7 +200,7 @@ fn the_training_network_labels_as_the_running_one() {
     let mut net = TrainNet::new(&shape);
     net.set(&params, 1);
     let mut worker = Worker::new(&shape, &params);
-    let spec = LossSpec { total_weight: batch.features.steps as f64, label_smoothing: 0.0 };
+    let spec = LossSpec { total_weight: batch.features.steps as f64, label_smoothing: 0.0, ordinal: None };
     let ShardLoss { loss, .. } = worker.run(&net, &params, &batch, &mut States::zero(&shape, 1), None, spec);
     let net = Network::new(&shape, &params);
     let (mut state, mut p) = (vec![0.0; net.state_len()], Vec::new());
@@ -202,4 +208,41 @@ fn the_training_network_labels_as_the_running_one() {
     net.forward(&mut [lane], &mut Scratch::default());
     let mean = -p.chunks_exact(4).map(|p| (p[1] as f64).ln()).sum::<f64>() / batch.features.steps as f64;
     assert!((mean - loss).abs() < 1e-6, "{mean} while running, {loss} while training");
+}
+
+/// Three streams, of which the last is the shortest; what is before them is nothing, or four steps.
+fn check_pooling(pooling: Pooling, seed: u64) {
+    let stack = vec![layer(Cell::Lstm, 4, Nonlinearity::Tanh), layer(Cell::Gru, 5, Nonlinearity::Tanh)];
+    let shape = shape(stack, Some(Cell::Gru)).pooled(Some(pooling));
+    check(shape.clone(), seed);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut before = Vec::new();
+    for _ in 0..3 {
+        let mut state = vec![0.0; pooling.numbers(5)];
+        let mut draw = || -> Vec<f64> { (0..5).map(|_| rng.random_range(-0.2..0.2)).collect() };
+        let query = draw();
+        (0..4).for_each(|_| pooling.push(&mut state, &draw(), &query));
+        before.extend(state);
+    }
+    check_given(shape, seed + 1, before, LossSpec { label_smoothing: 0.0, ordinal: Some(0.7), ..LOSS }, None);
+}
+
+#[test]
+fn gradients_through_the_last_output_are_the_finite_differences() {
+    check_pooling(Pooling::Last, 6);
+}
+
+#[test]
+fn gradients_through_the_mean_are_the_finite_differences() {
+    check_pooling(Pooling::Mean, 7);
+}
+
+#[test]
+fn gradients_through_the_maximum_are_the_finite_differences() {
+    check_pooling(Pooling::Max, 8);
+}
+
+#[test]
+fn gradients_through_attention_are_the_finite_differences() {
+    check_pooling(Pooling::Attention, 9);
 }

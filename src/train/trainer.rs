@@ -10,11 +10,12 @@ use super::optimizer::Optimizer;
 use super::parallel::for_each;
 use super::plan::Plan;
 use super::recipe::Recipe;
-use super::{TrainError, pictures};
+use super::sequences::{Course, Sequences};
+use super::{TrainError, calibration, pictures};
 use crate::encode::Encoder;
 use crate::model::network::Network;
 use crate::model::params::{NetShape, Params};
-use crate::model::{Model, ModelSpec};
+use crate::model::{Model, ModelSpec, Task};
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -45,7 +46,7 @@ pub fn train(recipe: &Recipe, resume: bool) -> Result<TrainReport, TrainError> {
 /// # Errors
 /// As [`train`].
 pub fn train_until(recipe: &Recipe, resume: bool, epoch: usize) -> Result<Trainer<'_>, TrainError> {
-    recipe.train.check().map_err(TrainError::recipe)?;
+    recipe.check().map_err(TrainError::recipe)?;
     let mut trainer = Trainer::new(recipe, resume)?;
     while trainer.progress.epoch < epoch.min(recipe.train.epochs) && !trainer.out_of_patience() {
         trainer.epoch()?;
@@ -96,9 +97,13 @@ impl<'a> Trainer<'a> {
             let (rows, batch) = (corpus.rows(), t.batch);
             return Err(TrainError::recipe(format!("{rows} training steps are too few for a batch of {batch}")));
         }
+        let streams = corpus.starts.len() - 1;
+        if recipe.task.kind == Task::Classify && streams < t.batch {
+            return Err(TrainError::recipe(format!("{streams} streams are too few for a batch of {}", t.batch)));
+        }
         let spec = model_spec(recipe, &classes, &encoder);
         let dev = DevSet::new(&Examples::read(recipe, &recipe.data.dev)?, &encoder, &spec, &classes)?;
-        let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, classes.len());
+        let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, classes.len()).pooled(spec.pooling());
         shape.check().map_err(TrainError::recipe)?;
         let params = Params::random(&shape, &mut ChaCha8Rng::seed_from_u64(t.seed));
         let run = recipe.output.run_dir();
@@ -147,6 +152,11 @@ impl<'a> Trainer<'a> {
         Ok(trainer)
     }
 
+    /// What has a target each.
+    fn targets(&self) -> &'static str {
+        if self.spec.classify.is_some() { "streams" } else { "steps" }
+    }
+
     fn out_of_patience(&self) -> bool {
         let patience = self.recipe.train.early_stop;
         patience > 0 && !self.dev.is_empty() && self.progress.epoch >= self.progress.best_epoch + patience
@@ -154,18 +164,25 @@ impl<'a> Trainer<'a> {
 
     fn epoch(&mut self) -> Result<(), TrainError> {
         let (t, epoch) = (&self.recipe.train, self.progress.epoch);
-        let plan = Plan::new(&self.corpus, t, epoch);
-        let total_steps = (t.epochs * plan.chunks()) as u64;
+        let course = match self.recipe.task.kind {
+            Task::Tag => Course::Carried(Plan::new(&self.corpus, t, epoch)),
+            Task::Classify => Course::Whole(Sequences::new(&self.corpus, t, epoch)),
+        };
+        let total_steps = (t.epochs * course.chunks()) as u64;
         for shard in &mut self.shards {
             shard.states = States::zero(&self.shape, Plan::streams(t.batch, shard.index));
         }
-        let bar = progress_bar(plan.chunks() as u64, epoch + 1, t.epochs);
+        let bar = progress_bar(course.chunks() as u64, epoch + 1, t.epochs);
         let (mut sum, mut rows, mut bad, started) = (0.0, 0usize, 0, Instant::now());
-        for chunk in 0..plan.chunks() {
+        for chunk in 0..course.chunks() {
             let lr = t.lr_at(self.progress.step, total_steps);
-            let (weight, scored) = plan.weight(&self.corpus, chunk);
-            let loss_spec = LossSpec { total_weight: weight, label_smoothing: t.label_smoothing };
-            let loss = self.chunk(&plan, chunk, loss_spec, true);
+            let (weight, scored) = course.weight(&self.corpus, chunk);
+            let loss_spec = LossSpec {
+                total_weight: weight,
+                label_smoothing: t.label_smoothing,
+                ordinal: self.recipe.task.ordinal,
+            };
+            let loss = self.chunk(&course, chunk, loss_spec, true);
             let report = self.optimizer.step(&self.shape, &self.workers, &mut self.params, lr, self.threads);
             self.net.set(&self.params, self.threads);
             bad = if report.norm.is_finite() { 0 } else { bad + 1 };
@@ -183,14 +200,14 @@ impl<'a> Trainer<'a> {
             if chunk % 8 == 0 {
                 let rate = rows as f64 / started.elapsed().as_secs_f64();
                 let best = self.progress.best.as_ref().map_or(String::new(), |b| format!("  best {:.4}", b.main()));
-                bar.set_message(format!("loss {:.4}{best}  {rate:.0} steps/s", sum / rows.max(1) as f64));
+                bar.set_message(format!("loss {:.4}{best}  {rate:.0} {}/s", sum / rows.max(1) as f64, self.targets()));
             }
         }
         bar.finish_and_clear();
         let seconds = started.elapsed().as_secs_f64();
         self.progress.epoch += 1;
         self.progress.rows_per_second = rows as f64 / seconds;
-        self.flow(&plan)?;
+        self.flow(&course)?;
         self.score(sum / rows.max(1) as f64, seconds)?;
         Checkpoint::save(
             &self.recipe.output.run_dir(),
@@ -203,14 +220,23 @@ impl<'a> Trainer<'a> {
     }
 
     /// Forwards and back over one chunk, all shards.
-    fn chunk(&mut self, plan: &Plan, chunk: usize, loss: LossSpec, dropout: bool) -> ShardLoss {
+    fn chunk(&mut self, course: &Course, chunk: usize, loss: LossSpec, dropout: bool) -> ShardLoss {
         let (net, params, corpus, seed, step) =
             (&self.net, &self.params, &self.corpus, self.recipe.train.seed, self.progress.step);
         let items = self.workers.iter_mut().zip(&mut self.shards).collect();
         for_each(self.threads, items, |(worker, shard): (&mut Worker<f32>, &mut Shard)| {
-            plan.gather(corpus, chunk, shard.index, &mut shard.batch);
             shard.dropout.seed(seed, step, shard.index as u64);
-            let dropout = dropout.then_some(&mut shard.dropout);
+            let mut dropout = dropout.then_some(&mut shard.dropout);
+            if let Course::Whole(sequences) = course {
+                let streams = sequences.shard(chunk, shard.index);
+                shard.states.clear();
+                worker.pool.begin();
+                for window in 0..sequences.windows(corpus, streams) {
+                    sequences.gather(corpus, streams, Some(window), &mut shard.batch);
+                    worker.warm(net, params, &shard.batch, &mut shard.states, dropout.as_deref_mut());
+                }
+            }
+            course.gather(corpus, chunk, shard.index, &mut shard.batch);
             shard.loss = worker.run(net, params, &shard.batch, &mut shard.states, dropout, loss);
         });
         self.shards.iter().fold(ShardLoss::default(), |all, s| ShardLoss {
@@ -221,15 +247,23 @@ impl<'a> Trainer<'a> {
     }
 
     /// How far gradients reach: the loss of a chunk's last step alone, followed back in time through every layer.
-    fn flow(&mut self, plan: &Plan) -> Result<(), TrainError> {
+    fn flow(&mut self, course: &Course) -> Result<(), TrainError> {
         let shard = &mut self.shards[0];
-        plan.gather(&self.corpus, plan.chunks() / 2, 0, &mut shard.batch);
+        let middle = course.chunks() / 2;
+        if let Course::Whole(sequences) = course {
+            // One stream: the steps back from its end are the same for all its rows.
+            sequences.gather(&self.corpus, &sequences.shard(middle, 0)[..1], None, &mut shard.batch);
+            shard.states.clear();
+            self.workers[0].pool.begin();
+        } else {
+            course.gather(&self.corpus, middle, 0, &mut shard.batch);
+        }
         let streams = shard.batch.sizes.first().copied().unwrap_or(0);
         let last = shard.batch.targets.len().saturating_sub(streams);
         shard.batch.targets[..last].fill(NO_TARGET);
         shard.batch.reset.fill(false);
         let mut states = shard.states.clone();
-        let loss = LossSpec { total_weight: streams.max(1) as f64, label_smoothing: 0.0 };
+        let loss = LossSpec { total_weight: streams.max(1) as f64, label_smoothing: 0.0, ordinal: None };
         let worker = &mut self.workers[0];
         worker.run(&self.net, &self.params, &shard.batch, &mut states, None, loss);
         self.log.flow(self.progress.epoch, &worker.flow)
@@ -252,10 +286,11 @@ impl<'a> Trainer<'a> {
         pictures::draw(&self.recipe.output.run_dir())?;
         let shown = score.map_or("no dev set".to_string(), |s| s.to_string());
         eprintln!(
-            "epoch {:>3}  loss {loss:.4}  {shown}{}  {:.0} steps/s  {seconds:.0} s",
+            "epoch {:>3}  loss {loss:.4}  {shown}{}  {:.0} {}/s  {seconds:.0} s",
             self.progress.epoch,
             if better { " *" } else { "" },
             self.progress.rows_per_second,
+            self.targets(),
         );
         Ok(())
     }
@@ -265,7 +300,20 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// When it cannot be written.
     pub fn finish(mut self) -> Result<TrainReport, TrainError> {
-        self.spec.training = Some(provenance(self.recipe, &self.progress)?);
+        let mut training = provenance(self.recipe, &self.progress)?;
+        if let Some(classify) = self.spec.classify.as_mut().filter(|_| !self.dev.is_empty()) {
+            let rows = self.dev.logits(&Network::new(&self.shape, &self.best), self.threads);
+            let rows: Vec<(&[f32], usize)> = rows.iter().map(|(logits, class)| (&logits[..], *class)).collect();
+            let fit = calibration::fit(&rows);
+            classify.temperature = fit.temperature;
+            training.insert("dev_calibration_error".into(), round4(fit.after).into());
+            training.insert("dev_calibration_error_before".into(), round4(fit.before).into());
+            eprintln!(
+                "temperature {:.4}: calibration error on dev {:.4}, {:.4} before",
+                fit.temperature, fit.after, fit.before
+            );
+        }
+        self.spec.training = Some(training);
         let dir = &self.recipe.output.dir;
         Model::save(dir, &self.spec, &self.encoder, &self.best)?;
         let model = Model::load(dir)?;
@@ -277,6 +325,10 @@ impl<'a> Trainer<'a> {
             words_per_second: self.progress.rows_per_second,
         })
     }
+}
+
+fn round4(x: f64) -> f64 {
+    (x * 1e4).round() / 1e4
 }
 
 /// What `model.toml` says of a model's making.

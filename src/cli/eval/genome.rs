@@ -70,6 +70,7 @@ pub fn evaluate(
     }
     let rows = confusion.labels().iter().zip(confusion.by_label());
     Ok(Report {
+        task: "tag",
         model: model.spec().name.clone(),
         records: sequences.len() as u64,
         record_word: "sequences",

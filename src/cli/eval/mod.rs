@@ -1,5 +1,6 @@
 //! `strand eval`: what a model's labels are worth on labelled data.
 
+mod classes;
 mod genome;
 mod report;
 mod sentences;
@@ -12,13 +13,14 @@ use std::ops::Range;
 use std::path::PathBuf;
 use strand::data::LabelMap;
 use strand::encode::EncoderSpec;
-use strand::model::{Output, Span};
+use strand::model::{Output, Span, Task};
 
 /// Score a model on labelled files
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   strand eval --model models/ner-en test.tsv.gz --json
   strand eval --model models/ner-en wnut.tsv.gz --map person=PER,location=LOC,corporation=ORG,group=ORG,*=O
+  strand eval --model models/sentiment-en test.tsv.gz --json
   strand eval --model models/dna-coding ecoli.fna.gz --intervals ecoli.cds.tsv.gz --range 3900000..4641652
 
 Spans are counted as conlleval and seqeval count them: right with exact bounds and type.")]
@@ -26,7 +28,8 @@ pub struct Args {
     /// Model directory
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Labelled files (token<TAB>label lines, or .jsonl with tokens and labels), or a genome (FASTA); plain or gzip
+    /// Labelled files (token<TAB>label lines, or .jsonl with tokens and labels), or a genome (FASTA); for a classifier
+    /// lines of a label and a text (or text<TAB>label), or .jsonl with text and label; plain or gzip
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// Print one JSON object instead of a table
@@ -38,9 +41,10 @@ pub struct Args {
     /// Each sentence a stream of its own, or all of them one endless stream
     #[arg(long = "as", value_enum, default_value = "sentences")]
     streams: Streams,
-    /// Give the model the tokens of the files, or text made of them that it cuts into tokens itself
-    #[arg(long, value_enum, default_value = "tokens")]
-    from: Input,
+    /// Give the model the tokens of the files, or text made of them that it cuts into tokens itself [default: tokens;
+    /// for a classifier of words text, of which tokens are what white space parts]
+    #[arg(long, value_enum)]
+    from: Option<Input>,
     /// Coding intervals of the genome: accession, start, end (1-based, included), strand (+ or -) parted by tabs
     #[arg(long, value_name = "FILE")]
     intervals: Option<PathBuf>,
@@ -67,9 +71,21 @@ enum Input {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let model = load_model(&args.model)?;
     let threads = args.threads.map_or_else(default_threads, usize::from);
+    let from = args.from.unwrap_or(Input::Tokens);
+    if model.spec().task == Task::Classify {
+        if args.intervals.is_some() || args.streams == Streams::Endless {
+            let name = &model.spec().name;
+            return Err(usage(format!(
+                "`{name}` gives each stream a class: --intervals, --range and --as are for taggers"
+            )));
+        }
+        let map = args.map.unwrap_or_default();
+        let report = classes::evaluate(&model, &args.files, &map, args.from.unwrap_or(Input::Text), threads)?;
+        return print(&if args.json { report.json()? } else { report.table() });
+    }
     let report = match (model.encoder().spec(), &args.intervals) {
         (EncoderSpec::Dna(_), Some(intervals)) => {
-            if args.map.is_some() || args.from == Input::Text || args.streams == Streams::Endless {
+            if args.map.is_some() || from == Input::Text || args.streams == Streams::Endless {
                 return Err(usage("--map, --as and --from are for labelled tokens, not for genomes"));
             }
             let [genome] = &args.files[..] else {
@@ -87,11 +103,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             return Err(usage(format!("`{}` reads vectors; eval scores tokens and genomes", model.spec().name)));
         }
         (spec, None) => {
-            if args.from == Input::Text && !matches!(spec, EncoderSpec::Words(_)) {
+            if from == Input::Text && !matches!(spec, EncoderSpec::Words(_)) {
                 return Err(usage(format!("--from text is for models of words; `{}` is none", model.spec().name)));
             }
             let map = args.map.unwrap_or_default();
-            sentences::evaluate(&model, &args.files, &map, args.streams, args.from, threads)?
+            sentences::evaluate(&model, &args.files, &map, args.streams, from, threads)?
         }
     };
     print(&if args.json { report.json()? } else { report.table() })

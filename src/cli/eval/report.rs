@@ -12,6 +12,7 @@ pub type Rows = Vec<(String, Figures)>;
 const MAX_TABLE_LABELS: usize = 20;
 
 pub struct Report {
+    pub task: &'static str,
     pub model: String,
     pub records: u64,
     pub record_word: &'static str,
@@ -34,7 +35,7 @@ impl Report {
     pub fn json(&self) -> anyhow::Result<String> {
         let mut object = Map::new();
         let mut put = |key: &str, value: Value| object.insert(key.to_string(), value);
-        put("task", json!("tag"));
+        put("task", json!(self.task));
         put("model", json!(self.model));
         for (key, value) in &self.conditions {
             put(key, json!(value));
@@ -70,9 +71,14 @@ impl Report {
         for (key, value) in &self.conditions {
             write!(out, ", {key} {value}")?;
         }
-        writeln!(out, "\n\naccuracy {:.2}% of {}", 100.0 * self.accuracy, self.token_word)?;
+        let of = if self.task == "classify" { self.record_word } else { self.token_word };
+        writeln!(out, "\n\naccuracy {:.2}% of {of}", 100.0 * self.accuracy)?;
         for (key, value) in &self.more {
-            writeln!(out, "{} {:.2}%", key.replace('_', " "), 100.0 * value)?;
+            match *key {
+                // Not a share: how many classes.
+                "mean_absolute_error" => writeln!(out, "mean absolute error {value:.4}")?,
+                _ => writeln!(out, "{} {:.2}%", key.replace('_', " "), 100.0 * value)?,
+            }
         }
         let widest = self.rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
         let width = widest.max(self.row_word.len());

@@ -204,6 +204,7 @@ impl<'m> Tally<'m> {
             ("from", if from == Input::Text { "text" } else { "tokens" }),
         ]);
         Report {
+            task: "tag",
             model: spec.name.clone(),
             records: sentences.len() as u64,
             record_word: "sentences",

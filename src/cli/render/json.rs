@@ -6,7 +6,8 @@ use crate::cli::pieces::Piece;
 use serde::Serialize;
 use std::sync::Arc;
 use strand::encode::EncoderSpec;
-use strand::model::{Model, Output, Span, StepLabel};
+use strand::model::{Model, Output, Span, StepLabel, Task};
+use strand::pipeline::output::{Label, is_empty, labels};
 
 /// A span's text is left out when it is longer.
 const MAX_SPAN_TEXT_BYTES: usize = 4096;
@@ -23,15 +24,8 @@ struct Record<'a> {
     labels: Vec<Label<'a>>,
     spans: Vec<SpanRow<'a>>,
     r#final: bool,
-}
-
-#[derive(Serialize)]
-struct Label<'a> {
-    start: u64,
-    end: u64,
-    text: &'a str,
-    label: &'a str,
-    score: f32,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    empty: bool,
 }
 
 #[derive(Serialize)]
@@ -55,17 +49,10 @@ impl Handler for Json {
 
     fn labelled(&self, carried: &mut Carried, piece: Piece, output: Output) -> Rendered {
         let spec = self.model.spec();
-        let of_words = matches!(spec.encoder, EncoderSpec::Words(_));
+        let of_words = spec.task == Task::Tag && matches!(spec.encoder, EncoderSpec::Words(_));
         for step in output.labels.iter().filter(|_| of_words) {
             carried.words.push(step, Some(&spec.labels[step.label]) == spec.outside.as_ref());
         }
-        let labels = output.labels.iter().map(|step| Label {
-            start: step.start,
-            end: step.end,
-            text: &step.text,
-            label: &spec.labels[step.label],
-            score: step.score,
-        });
         let spans = output.spans.iter().map(|span| SpanRow {
             start: span.start,
             end: span.end,
@@ -76,9 +63,10 @@ impl Handler for Json {
             stream: &piece.stream.name,
             seq: carried.seq,
             model: &spec.name,
-            labels: labels.collect(),
+            labels: labels(spec, &output),
             spans: spans.collect(),
             r#final: piece.ends,
+            empty: is_empty(spec, &output, piece.ends),
         };
         // Fails for maps with keys that are no strings and for failing writers; there is neither.
         let mut bytes = serde_json::to_vec(&record).unwrap_or_default();

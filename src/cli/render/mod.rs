@@ -2,6 +2,7 @@
 //! threads; what has to stand between two streams is added by [`super::tag`].
 
 mod bands;
+mod classes;
 mod conll;
 mod gff3;
 mod json;
@@ -9,6 +10,7 @@ mod paint;
 mod prose;
 
 pub use bands::Bands;
+pub use classes::Classes;
 pub use conll::Conll;
 pub use gff3::Gff3;
 pub use json::Json;
@@ -24,7 +26,7 @@ use clap::ValueEnum;
 pub enum OutputFormat {
     /// A JSON object for each piece of a stream: labels, and the spans that closed
     Jsonl,
-    /// token<TAB>label lines, a blank line between streams
+    /// token<TAB>label lines, a blank line between streams; from a classifier a line a class: stream<TAB>class
     Conll,
     /// Coloured text for a terminal (marked by brackets where NO_COLOR is set)
     Ansi,
