@@ -17,7 +17,7 @@ const MIB: usize = 1 << 20;
 
 fn model(spec: ModelSpec, text: &str) -> Arc<Model> {
     let encoder = Encoder::learn(&spec.encoder, &mut text.split_whitespace(), Path::new(".")).unwrap();
-    let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, spec.class_labels().unwrap().len());
+    let shape = NetShape::of(&spec, encoder.layout()).unwrap();
     let params = Params::random(&shape, &mut <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(7));
     Arc::new(Model::new(spec, encoder, &params).unwrap())
 }

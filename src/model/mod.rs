@@ -67,9 +67,8 @@ impl Model {
         let path = dir.join("model.toml");
         let encoder = Encoder::load(&spec.encoder, dir)
             .map_err(|e| ModelError::Invalid { path: path.clone(), detail: e.to_string() })?;
-        let classes = spec.classes.as_ref().map_or(spec.labels.len(), Vec::len);
-        let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, classes).pooled(spec.pooling());
         let invalid = |detail| ModelError::Invalid { path: path.clone(), detail };
+        let shape = NetShape::of(&spec, encoder.layout()).map_err(invalid)?;
         shape.check().map_err(invalid)?;
         let params = Params::load(&shape, &dir.join("weights.safetensors"))?;
         let model = Model::new(spec, encoder, &params).map_err(invalid)?;
@@ -86,8 +85,7 @@ impl Model {
     /// A model from its parts.
     pub fn new(spec: ModelSpec, encoder: Encoder, params: &Params<f32>) -> Result<Model, String> {
         let class_label = spec.class_labels()?;
-        let shape =
-            NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, class_label.len()).pooled(spec.pooling());
+        let shape = NetShape::of(&spec, encoder.layout())?;
         shape.check()?;
         let fingerprint = fingerprint(&spec, &encoder, params)?;
         Ok(Model {

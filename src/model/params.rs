@@ -1,7 +1,7 @@
 //! The parameters of a network: names, shapes, first values, and their file `weights.safetensors`.
 
 use super::pool::Pooling;
-use super::spec::ModelError;
+use super::spec::{ModelError, ModelSpec};
 use crate::encode::{EncoderSpec, Layout, TableShape};
 use crate::rnn::bptt::LayerGrads;
 use crate::rnn::layer::LayerWeights;
@@ -77,8 +77,12 @@ impl LayerAt {
 }
 
 impl NetShape {
-    pub fn new(encoder: &EncoderSpec, layout: &Layout, layers: &[LayerSpec], classes: usize) -> NetShape {
-        let chars = match (encoder, layout.chars) {
+    /// The shape of the network that this specification asks for, over input laid out like this.
+    ///
+    /// # Errors
+    /// Says which class counts for no label.
+    pub fn of(spec: &ModelSpec, layout: &Layout) -> Result<NetShape, String> {
+        let chars = match (&spec.encoder, layout.chars) {
             (EncoderSpec::Words(w), Some(rows)) => Some(CharNetShape {
                 rows,
                 dim: w.char_dim,
@@ -88,19 +92,14 @@ impl NetShape {
             }),
             _ => None,
         };
-        NetShape {
+        Ok(NetShape {
             tables: layout.tables.clone(),
             chars,
             dense: layout.dense,
-            layers: layers.to_vec(),
-            classes,
-            pool: None,
-        }
-    }
-
-    /// The same with outputs pooled.
-    pub fn pooled(self, pool: Option<Pooling>) -> NetShape {
-        NetShape { pool, ..self }
+            layers: spec.layers.clone(),
+            classes: spec.class_labels()?.len(),
+            pool: spec.pooling(),
+        })
     }
 
     /// Width of the first layer's input: tables ++ character encoder ++ dense columns.

@@ -78,8 +78,8 @@ pub fn classes_spec(name: &str, layers: Vec<LayerSpec>, pooling: Pooling, every:
 pub fn random_model(dir: &Path, spec: &ModelSpec, text: &str, seed: u64) -> Result<(), ModelError> {
     let encoder = Encoder::learn(&spec.encoder, &mut text.split_whitespace(), Path::new("."))
         .map_err(|e| ModelError::Invalid { path: dir.to_path_buf(), detail: e.to_string() })?;
-    let classes = spec.class_labels().map_or(spec.labels.len(), |c| c.len());
-    let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, classes).pooled(spec.pooling());
+    let invalid = |detail| ModelError::Invalid { path: dir.to_path_buf(), detail };
+    let shape = NetShape::of(spec, encoder.layout()).map_err(invalid)?;
     let mut params = Params::random(&shape, &mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
     params.slices_mut().flatten().for_each(|x| *x *= 4.0);
     Model::save(dir, spec, &encoder, &params)

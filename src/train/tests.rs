@@ -213,7 +213,7 @@ fn the_training_network_labels_as_the_running_one() {
 /// Three streams, of which the last is the shortest; what is before them is nothing, or four steps.
 fn check_pooling(pooling: Pooling, seed: u64) {
     let stack = vec![layer(Cell::Lstm, 4, Nonlinearity::Tanh), layer(Cell::Gru, 5, Nonlinearity::Tanh)];
-    let shape = shape(stack, Some(Cell::Gru)).pooled(Some(pooling));
+    let shape = NetShape { pool: Some(pooling), ..shape(stack, Some(Cell::Gru)) };
     check(shape.clone(), seed);
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut before = Vec::new();

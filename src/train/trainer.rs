@@ -103,8 +103,9 @@ impl<'a> Trainer<'a> {
         }
         let spec = model_spec(recipe, &classes, &encoder);
         let dev = DevSet::new(&Examples::read(recipe, &recipe.data.dev)?, &encoder, &spec, &classes)?;
-        let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, classes.len()).pooled(spec.pooling());
-        shape.check().map_err(TrainError::recipe)?;
+        let shape = NetShape::of(&spec, encoder.layout())
+            .and_then(|shape| shape.check().map(|()| shape))
+            .map_err(TrainError::recipe)?;
         let params = Params::random(&shape, &mut ChaCha8Rng::seed_from_u64(t.seed));
         let run = recipe.output.run_dir();
         let mut trainer = Trainer {

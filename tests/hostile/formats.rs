@@ -83,7 +83,7 @@ fn options(input: usize, cells: &[Cell]) -> Vec<LayerSpec> {
 
 fn model(spec: ModelSpec) -> Model {
     let encoder = Encoder::learn(&spec.encoder, &mut TEXT.split_whitespace(), Path::new(".")).unwrap();
-    let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, spec.labels.len());
+    let shape = NetShape::of(&spec, encoder.layout()).unwrap();
     let mut params = Params::random(&shape, &mut <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(7));
     // Weights as wide as those of trained models.
     params.slices_mut().flatten().for_each(|x| *x *= 4.0);

@@ -90,8 +90,7 @@ fn sections(body: &[u8]) -> Vec<(&'static str, &[u8])> {
 fn fit(dir: &Path) {
     let Ok(spec) = ModelSpec::load(dir) else { return };
     let Ok(encoder) = Encoder::load(&spec.encoder, dir) else { return };
-    let Ok(classes) = spec.class_labels() else { return };
-    let shape = NetShape::new(&spec.encoder, encoder.layout(), &spec.layers, classes.len());
+    let Ok(shape) = NetShape::of(&spec, encoder.layout()) else { return };
     if numbers(&shape) <= MOST_NUMBERS {
         let mut rng = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(7);
         Params::<f32>::random(&shape, &mut rng).save(&dir.join("weights.safetensors")).unwrap();
