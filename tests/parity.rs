@@ -74,6 +74,7 @@ fn a_training_follows_pytorchs_loss_for_100_steps() {
         dense: 0,
         layers: vec![LayerSpec::new(Cell::Lstm, 10), LayerSpec::new(Cell::Gru, 8)],
         classes: 4,
+        window: None,
         pool: None,
     };
     let mut rng = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0);
@@ -104,6 +105,7 @@ fn a_training_follows_pytorchs_loss_for_100_steps() {
     for (step, (x, y)) in x.chunks_exact(streams * steps).zip(y.chunks_exact(streams * steps)).enumerate() {
         let targets: Vec<u32> = y.iter().map(|&y| y as u32).collect();
         let batch = TrainBatch {
+            windows: None,
             features: Features { steps: x.len(), ids: x.iter().map(|&x| x as u32).collect(), ..Features::default() },
             sizes: vec![streams; steps],
             reset: vec![false; x.len()],

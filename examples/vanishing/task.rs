@@ -37,6 +37,7 @@ impl Learner {
             dense: 0,
             layers: vec![layer],
             classes: NAMES,
+            window: None,
             pool: None,
         };
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -127,6 +128,7 @@ fn sentences(distance: usize, rng: &mut impl Rng) -> TrainBatch {
     let mut targets = vec![NO_TARGET; rows - SENTENCES];
     targets.extend(names);
     TrainBatch {
+        windows: None,
         features: Features { steps: rows, ids, ..Features::default() },
         sizes: vec![SENTENCES; steps],
         reset: vec![false; rows],

@@ -23,6 +23,7 @@
 
 pub mod bench;
 pub mod classify;
+pub mod lookahead;
 pub mod network;
 mod numbers;
 pub mod params;
@@ -32,7 +33,9 @@ pub mod spans;
 pub mod spec;
 mod state;
 pub mod testing;
+mod waiting;
 
+pub use lookahead::LookAhead;
 pub use numbers::StatePrecision;
 pub use pool::Pooling;
 pub use session::{Output, Session, StepLabel, Stepper};
@@ -135,6 +138,9 @@ fn fingerprint(spec: &ModelSpec, encoder: &Encoder, params: &Params<f32>) -> Res
     hash.update(serde_json::to_vec(&decides).map_err(|e| e.to_string())?);
     if let Some(classify) = &spec.classify {
         hash.update(serde_json::to_vec(classify).map_err(|e| e.to_string())?);
+    }
+    if let Some(look_ahead) = &spec.look_ahead {
+        hash.update(serde_json::to_vec(look_ahead).map_err(|e| e.to_string())?);
     }
     encoder.fingerprint_into(&mut hash);
     for at in 0..params.len() {

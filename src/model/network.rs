@@ -1,7 +1,9 @@
 //! The network at work: features of many streams in, class probabilities out.
 
+use super::lookahead::{AheadLane, AheadScratch};
 use super::params::{CharNetShape, NetShape, Params};
 use crate::encode::Features;
+use crate::rnn::ahead::Windows;
 use crate::rnn::kernel::{self, Packed};
 use crate::rnn::layer::{Layer, LayerScratch, repeat};
 use std::collections::HashMap;
@@ -25,6 +27,8 @@ pub struct Network {
     char_embed: Vec<f32>,
     char_layers: Vec<Layer>,
     layers: Vec<Layer>,
+    /// Of each layer the direction that reads backwards, if it has one.
+    reverse: Vec<Option<Layer>>,
     head: Packed<f32>,
     head_bias: Vec<f32>,
     /// For attention.
@@ -43,13 +47,14 @@ pub struct Lane<'a> {
 /// One thread's working space.
 #[derive(Default)]
 pub struct Scratch {
-    x: Vec<f32>,
-    y: Vec<f32>,
-    logits: Vec<f32>,
-    sizes: Vec<usize>,
-    states: Vec<f32>,
+    pub(super) x: Vec<f32>,
+    pub(super) y: Vec<f32>,
+    pub(super) logits: Vec<f32>,
+    pub(super) sizes: Vec<usize>,
+    pub(super) states: Vec<f32>,
     layer: LayerScratch,
     words: WordCache,
+    pub(super) ahead: AheadScratch,
 }
 
 impl Network {
@@ -59,7 +64,13 @@ impl Network {
             (0..c.directions()).map(|d| Layer::new(&c.layer(), c.dim, params.layer(shape.char_layer_at(d)))).collect()
         });
         let layers = (shape.layers.iter().enumerate())
-            .map(|(k, l)| Layer::new(l, shape.layer_input(k), params.layer(shape.layer_at(k))))
+            .map(|(k, l)| Layer::new(&l.direction(), shape.layer_input(k), params.layer(shape.layer_at(k))))
+            .collect();
+        let reverse = (shape.layers.iter().enumerate())
+            .map(|(k, l)| {
+                let at = shape.reverse_at(k)?;
+                Some(Layer::new(&l.direction(), shape.layer_input(k), params.layer(at)))
+            })
             .collect();
         let head = shape.head_at();
         Network {
@@ -67,6 +78,7 @@ impl Network {
             char_embed: chars.map_or(Vec::new(), |_| params.slice(shape.char_embed_at()).to_vec()),
             char_layers,
             layers,
+            reverse,
             head: Packed::new(params.slice(head), (1, shape.top()), shape.top(), shape.classes),
             head_bias: params.slice(head + 1).to_vec(),
             query: shape.query_at().map_or(Vec::new(), |at| params.slice(at).to_vec()),
@@ -76,6 +88,16 @@ impl Network {
 
     pub fn shape(&self) -> &NetShape {
         &self.shape
+    }
+
+    /// The layers, or of those with two directions the one that reads forwards.
+    pub(super) fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// The direction of layer `k` that reads backwards.
+    pub(super) fn reverse(&self, k: usize) -> Option<&Layer> {
+        self.reverse[k].as_ref()
     }
 
     /// Numbers that a classifier carries of what it has pooled of a stream.
@@ -89,7 +111,7 @@ impl Network {
     }
 
     /// Rows of a window: [`MAX_ROWS`], or fewer through wide layers.
-    fn most_rows(&self) -> usize {
+    pub(super) fn most_rows(&self) -> usize {
         let wide = |layer: &Layer| layer.cell().gates() * layer.hidden();
         let layers = self.layers.iter().map(wide).max().unwrap_or(0);
         MAX_ROWS.min(MAX_NUMBERS / layers.max(self.shape.input()).max(self.shape.classes).max(1))
@@ -190,23 +212,37 @@ impl Network {
 
     /// Fills `s.x` `[rows, input]` with the input of the window's steps.
     fn gather(&self, lanes: &[Lane<'_>], from: usize, rows: usize, s: &mut Scratch) {
-        let (tables, dense) = (self.tables.len(), self.shape.dense);
-        s.words.encode_new(self, lanes, from, &s.sizes, &mut s.layer);
+        let steps = (s.sizes.iter().enumerate())
+            .flat_map(|(t, &m)| lanes[..m].iter().map(move |lane| (lane.features, from + t)));
+        s.words.encode_new(self, steps.clone(), &mut s.layer);
         s.x.clear();
         s.x.reserve(rows * self.shape.input());
-        for (t, &m) in s.sizes.iter().enumerate() {
-            for lane in &lanes[..m] {
-                let (f, step) = (lane.features, from + t);
-                for (k, table) in self.tables.iter().enumerate() {
-                    let (id, dim) = (f.ids[step * tables + k] as usize, self.shape.tables[k].dim);
-                    s.x.extend_from_slice(&table[id * dim..(id + 1) * dim]);
-                }
-                if self.shape.chars.is_some() {
-                    s.words.append(word(f, step), &mut s.x);
-                }
-                s.x.extend_from_slice(&f.dense[step * dense..(step + 1) * dense]);
-            }
+        steps.for_each(|(features, step)| self.input_of(features, step, &s.words, &mut s.x));
+    }
+
+    /// The same for windows that see ahead: first the main rows, from step `from` on, then those ahead.
+    pub(super) fn gather_ahead(&self, lanes: &[AheadLane<'_>], from: usize, windows: &Windows, s: &mut Scratch) {
+        let main = (s.sizes.iter().enumerate())
+            .flat_map(|(t, &m)| lanes[..m].iter().map(move |lane| (lane.lane.features, from + t)));
+        let ahead = windows.ahead_rows.iter().map(|&(stream, step)| (lanes[stream].lane.features, step));
+        let steps = main.chain(ahead);
+        s.words.encode_new(self, steps.clone(), &mut s.layer);
+        s.x.clear();
+        s.x.reserve(windows.rows() * self.shape.input());
+        steps.for_each(|(features, step)| self.input_of(features, step, &s.words, &mut s.x));
+    }
+
+    /// Adds the input of one step to `x`; its word is in `words`.
+    fn input_of(&self, f: &Features, step: usize, words: &WordCache, x: &mut Vec<f32>) {
+        let (tables, dense) = (self.tables.len(), self.shape.dense);
+        for (k, table) in self.tables.iter().enumerate() {
+            let (id, dim) = (f.ids[step * tables + k] as usize, self.shape.tables[k].dim);
+            x.extend_from_slice(&table[id * dim..(id + 1) * dim]);
         }
+        if self.shape.chars.is_some() {
+            words.append(word(f, step), x);
+        }
+        x.extend_from_slice(&f.dense[step * dense..(step + 1) * dense]);
     }
 }
 
@@ -232,13 +268,11 @@ struct WordCache {
 }
 
 impl WordCache {
-    /// Encodes the words of a window that are not known yet, all together.
-    fn encode_new(
+    /// Encodes the words of these steps that are not known yet, all together.
+    fn encode_new<'a>(
         &mut self,
         net: &Network,
-        lanes: &[Lane<'_>],
-        from: usize,
-        window: &[usize],
+        steps: impl Iterator<Item = (&'a Features, usize)>,
         layer_scratch: &mut LayerScratch,
     ) {
         let Some(shape) = &net.shape.chars else { return };
@@ -248,12 +282,10 @@ impl WordCache {
             self.vectors.clear();
         }
         let mut new: Vec<&[u32]> = Vec::new();
-        for (t, &m) in window.iter().enumerate() {
-            for lane in &lanes[..m] {
-                let word = word(lane.features, from + t);
-                if !self.known.contains_key(word) {
-                    new.push(word);
-                }
+        for (features, step) in steps {
+            let word = word(features, step);
+            if !self.known.contains_key(word) {
+                new.push(word);
             }
         }
         new.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));

@@ -3,6 +3,7 @@
 use super::pool::Pooling;
 use super::spec::{ModelError, ModelSpec};
 use crate::encode::{EncoderSpec, Layout, TableShape};
+use crate::rnn::ahead::Window;
 use crate::rnn::bptt::LayerGrads;
 use crate::rnn::layer::LayerWeights;
 use crate::rnn::real::Real;
@@ -22,6 +23,8 @@ pub struct NetShape {
     pub classes: usize,
     /// The head reads the pooled outputs of a stream, not the output of each step.
     pub pool: Option<Pooling>,
+    /// What the directions that read backwards see; there is one if and only if a layer is bidirectional.
+    pub window: Option<Window>,
 }
 
 /// The recurrent character encoder: the last h over a word's characters, forwards and (if asked) backwards.
@@ -99,6 +102,7 @@ impl NetShape {
             layers: spec.layers.clone(),
             classes: spec.class_labels()?.len(),
             pool: spec.pooling(),
+            window: spec.window(),
         })
     }
 
@@ -116,12 +120,12 @@ impl NetShape {
 
     /// Input width of layer `k`.
     pub fn layer_input(&self, k: usize) -> usize {
-        if k == 0 { self.input() } else { self.layers[k - 1].hidden }
+        if k == 0 { self.input() } else { self.layers[k - 1].output() }
     }
 
     /// Width of what the head reads.
     pub fn top(&self) -> usize {
-        self.layers.last().map_or(self.input(), |l| l.hidden)
+        self.layers.last().map_or(self.input(), LayerSpec::output)
     }
 
     pub fn table_at(&self, table: usize) -> usize {
@@ -144,13 +148,25 @@ impl NetShape {
         LayerAt::new(self.layers_end(k), &self.layers[k])
     }
 
+    /// The direction of layer `k` that reads backwards, if there is one.
+    pub fn reverse_at(&self, k: usize) -> Option<LayerAt> {
+        let layer = &self.layers[k];
+        layer.bidirectional.then(|| LayerAt::new(self.layer_at(k).end(), layer))
+    }
+
+    /// The last layer of which a direction reads backwards.
+    pub fn last_reverse(&self) -> Option<usize> {
+        self.layers.iter().rposition(|layer| layer.bidirectional)
+    }
+
     /// The position after the tensors of the layers below `k`.
     fn layers_end(&self, k: usize) -> usize {
         let below = match &self.chars {
             Some(chars) => self.char_layer_at(chars.directions() - 1).end(),
             None => self.tables.len(),
         };
-        self.layers[..k].iter().fold(below, |first, layer| LayerAt::new(first, layer).end())
+        let directions = self.layers[..k].iter().flat_map(|layer| std::iter::repeat_n(layer, layer.directions()));
+        directions.fold(below, |first, layer| LayerAt::new(first, layer).end())
     }
 
     /// The head's weight; its bias follows.
@@ -169,29 +185,31 @@ impl NetShape {
         for t in &self.tables {
             all.push((format!("tables.{}.weight", t.name), vec![t.rows, t.dim], Init::Normal(0.1)));
         }
-        let recurrent = |all: &mut Vec<_>, prefix: &str, k: usize, layer: &LayerSpec, input: usize| {
+        let recurrent = |all: &mut Vec<_>, prefix: &str, at: &str, layer: &LayerSpec, input: usize| {
             let hidden = layer.hidden;
             let (gates, init) = (layer.cell.gates() * hidden, Init::Uniform(1.0 / (hidden as f64).sqrt()));
-            all.push((format!("{prefix}.weight_ih_l{k}"), vec![gates, input], init));
-            all.push((format!("{prefix}.weight_hh_l{k}"), vec![gates, hidden], init));
-            all.push((format!("{prefix}.bias_ih_l{k}"), vec![gates], init));
-            all.push((format!("{prefix}.bias_hh_l{k}"), vec![gates], init));
+            all.push((format!("{prefix}.weight_ih_{at}"), vec![gates, input], init));
+            all.push((format!("{prefix}.weight_hh_{at}"), vec![gates, hidden], init));
+            all.push((format!("{prefix}.bias_ih_{at}"), vec![gates], init));
+            all.push((format!("{prefix}.bias_hh_{at}"), vec![gates], init));
             if layer.cell == Cell::LstmPeephole {
-                all.push((format!("{prefix}.peephole_l{k}"), vec![3 * hidden], init));
+                all.push((format!("{prefix}.peephole_{at}"), vec![3 * hidden], init));
             }
             if layer.layer_norm {
-                all.push((format!("{prefix}.norm_l{k}.weight"), vec![hidden], Init::All(1.0)));
-                all.push((format!("{prefix}.norm_l{k}.bias"), vec![hidden], Init::All(0.0)));
+                all.push((format!("{prefix}.norm_{at}.weight"), vec![hidden], Init::All(1.0)));
+                all.push((format!("{prefix}.norm_{at}.bias"), vec![hidden], Init::All(0.0)));
             }
         };
         if let Some(c) = &self.chars {
             all.push(("chars.embed.weight".into(), vec![c.rows, c.dim], Init::Normal(0.1)));
             for direction in ["chars.fwd", "chars.bwd"].iter().take(c.directions()) {
-                recurrent(&mut all, direction, 0, &c.layer(), c.dim);
+                recurrent(&mut all, direction, "l0", &c.layer(), c.dim);
             }
         }
         for (k, layer) in self.layers.iter().enumerate() {
-            recurrent(&mut all, "rnn", k, layer, self.layer_input(k));
+            for at in [format!("l{k}"), format!("l{k}_reverse")].iter().take(layer.directions()) {
+                recurrent(&mut all, "rnn", at, layer, self.layer_input(k));
+            }
         }
         let bound = Init::Uniform(1.0 / (self.top() as f64).sqrt());
         all.push(("head.weight".into(), vec![self.classes, self.top()], bound));

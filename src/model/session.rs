@@ -1,15 +1,17 @@
 //! One stream's life: [`Session`] holds everything that is carried from record to record; [`Stepper`] runs the
 //! network over the waiting steps of many sessions at once. A session as bytes is in [`super::state`].
 
+use super::lookahead::AheadLane;
 use super::network::{Lane, MAX_NUMBERS, Scratch};
 use super::numbers::{Numbers, StatePrecision, round, widen};
 use super::{Model, Span, SpanDecoder};
 use crate::encode::{Features, InputError, InputFormat, ReaderState, Unit};
+use crate::rnn::ahead::Window;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Everything a stream carries: unfinished input, steps that wait for the network, h and c of every layer, what is
-/// pooled, the open span, positions.
+/// Everything a stream carries: unfinished input, steps that wait for the network or for those that it looks ahead to, h
+/// and c of every layer, what is pooled, the open span, positions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Session {
     pub(super) reader: ReaderState,
@@ -20,6 +22,10 @@ pub struct Session {
     pub(super) steps: u64,
     pub(super) units: Vec<Unit>,
     pub(super) features: Features,
+    /// What the model's bidirectional layers see.
+    pub(super) window: Option<Window>,
+    /// What waits is labelled without what may follow.
+    pub(super) closing: bool,
 }
 
 /// The label of one step; from a classifier that of the stretch `start..end`, without text.
@@ -63,6 +69,8 @@ impl Session {
             steps: 0,
             units: Vec::new(),
             features: Features::default(),
+            window: model.network.shape().window,
+            closing: false,
         }
     }
 
@@ -82,14 +90,27 @@ impl Session {
     }
 
     /// The unfinished unit (a word without its end) is complete as it stands; the stream goes on (`flush`) or ends.
+    /// Labels no longer wait for steps to come: all are final after the next [`Stepper::step`].
     /// On an error (the pending bytes are no whole character, say) what was pending is dropped.
     pub fn finish_unit(&mut self, model: &Model) -> Result<(), InputError> {
+        let finished = self.drop_unit(model);
+        self.closing = self.features.steps > 0;
+        finished
+    }
+
+    /// As [`Session::finish_unit`], for an unfinished unit that is in the way: labels wait as they did.
+    pub fn drop_unit(&mut self, model: &Model) -> Result<(), InputError> {
         model.encoder.finish(&mut self.reader, &mut self.units, &mut self.features)
     }
 
-    /// Steps that wait for the network.
+    /// Steps without a label: they wait for the network, or for steps that it looks ahead to.
     pub fn waiting(&self) -> usize {
         self.features.steps
+    }
+
+    /// Steps that the next [`Stepper::step`] labels.
+    pub fn ready(&self) -> usize {
+        self.window.map_or(self.waiting(), |window| window.ready(self.waiting(), self.closing))
     }
 
     /// Steps labelled since the stream's start.
@@ -120,6 +141,20 @@ impl Session {
     pub fn end(&mut self) -> Option<Span> {
         assert_eq!(self.waiting(), 0, "a session ends between steps");
         self.spans.finish()
+    }
+
+    /// Drops the first steps, which have their labels.
+    fn forget(&mut self, steps: usize, model: &Model) {
+        self.closing = false;
+        if steps == self.features.steps {
+            self.units = Vec::new();
+            self.features = Features::default();
+            return;
+        }
+        self.units.drain(..steps);
+        let mut rest = Features::default();
+        rest.append_range(&self.features, steps, self.features.steps, model.encoder.layout());
+        self.features = rest;
     }
 
     /// Bytes of memory this session holds, about.
@@ -162,7 +197,7 @@ impl Stepper {
     pub fn step(&mut self, sessions: &mut [&mut Session], outputs: &mut [Output]) {
         assert_eq!(sessions.len(), outputs.len(), "one output a session");
         let model = self.model.clone();
-        let longest = sessions.iter().map(|session| session.waiting()).max().unwrap_or(0);
+        let longest = sessions.iter().map(|session| session.ready()).max().unwrap_or(0);
         self.wide.clear();
         for session in sessions.iter() {
             if let Numbers::Bf16(numbers) = &session.state {
@@ -172,24 +207,25 @@ impl Stepper {
         // So many steps of every session that their probabilities stay within bounds, however long a record is.
         let width = if model.spec.classify.is_some() { model.network.shape().top() } else { model.class_label.len() };
         let at_once = (MAX_NUMBERS / (width * sessions.len().max(1))).max(1);
+        let at_once = model.network.shape().window.map_or(at_once, |window| at_once.next_multiple_of(window.block));
         for from in (0..longest).step_by(at_once) {
             self.step_range(&model, from..from.saturating_add(at_once), sessions, outputs);
         }
         let mut wide = &self.wide[..];
         for (session, output) in sessions.iter_mut().zip(outputs) {
-            output.steps += session.features.steps;
+            let ready = session.ready();
+            output.steps += ready;
             if let Numbers::Bf16(numbers) = &mut session.state {
                 let (own, rest) = wide.split_at(numbers.len());
                 numbers.iter_mut().zip(own).for_each(|(kept, x)| *kept = round(*x));
                 wide = rest;
             }
-            session.steps += session.features.steps as u64;
-            session.units = Vec::new();
-            session.features = Features::default();
+            session.steps += ready as u64;
+            session.forget(ready, &model);
         }
     }
 
-    /// Those of the waiting steps.
+    /// Those of the steps that are ready.
     fn step_range(
         &mut self,
         model: &Model,
@@ -198,10 +234,11 @@ impl Stepper {
         outputs: &mut [Output],
     ) {
         self.probabilities.resize_with(self.probabilities.len().max(sessions.len()), Vec::new);
-        let mut lanes: Vec<Lane<'_>> = Vec::with_capacity(sessions.len());
+        let mut lanes: Vec<AheadLane<'_>> = Vec::with_capacity(sessions.len());
         let mut wide = &mut self.wide[..];
         for (session, probabilities) in sessions.iter_mut().zip(&mut self.probabilities) {
             probabilities.clear();
+            let ready = session.ready();
             let Session { features, state, .. } = &mut **session;
             let state = match state {
                 Numbers::F32(numbers) => &mut numbers[..],
@@ -211,18 +248,24 @@ impl Stepper {
                     own
                 }
             };
-            if features.steps > steps.start {
-                lanes.push(Lane { features, state, probabilities });
+            if ready > steps.start {
+                lanes.push(AheadLane { lane: Lane { features, state, probabilities }, ready });
             }
         }
-        if let Some(classify) = &model.spec.classify {
-            model.network.outputs_range(&mut lanes, steps.clone(), &mut self.scratch);
-            for ((session, output), outputs) in sessions.iter_mut().zip(outputs).zip(&self.probabilities) {
-                session.pool(model, classify, steps.clone(), outputs, output);
+        if let Some(window) = model.network.shape().window {
+            let blocks = steps.start / window.block..steps.end.div_ceil(window.block);
+            model.network.forward_ahead(&mut lanes, blocks, &mut self.scratch);
+        } else {
+            let mut lanes: Vec<Lane<'_>> = lanes.into_iter().map(|lane| lane.lane).collect();
+            if let Some(classify) = &model.spec.classify {
+                model.network.outputs_range(&mut lanes, steps.clone(), &mut self.scratch);
+                for ((session, output), outputs) in sessions.iter_mut().zip(outputs).zip(&self.probabilities) {
+                    session.pool(model, classify, steps.clone(), outputs, output);
+                }
+                return;
             }
-            return;
+            model.network.forward_range(&mut lanes, steps.clone(), &mut self.scratch);
         }
-        model.network.forward_range(&mut lanes, steps.clone(), &mut self.scratch);
         let classes = model.class_label.len();
         let tables = model.encoder.layout().tables.len();
         for ((session, output), probabilities) in sessions.iter_mut().zip(outputs).zip(&self.probabilities) {

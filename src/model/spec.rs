@@ -1,8 +1,10 @@
 //! `model.toml`: what a model is, in words.
 
+use super::lookahead::{self, LookAhead};
 use super::pool::Pooling;
 use crate::encode::EncoderSpec;
 use crate::rnn::LayerSpec;
+use crate::rnn::ahead::Window;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -69,6 +71,9 @@ pub struct ModelSpec {
     /// For the task `classify`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classify: Option<ClassifySpec>,
+    /// How far bidirectional layers see ahead; absent: to the stream's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub look_ahead: Option<LookAhead>,
     pub encoder: EncoderSpec,
     pub layers: Vec<LayerSpec>,
     /// What [`Model::fingerprint`](super::Model::fingerprint) must be; written with the model. Absent: not checked.
@@ -151,7 +156,19 @@ impl ModelSpec {
                 }
             }
         }
+        lookahead::check(self.task, &self.layers, self.look_ahead.as_ref())?;
         self.class_labels().map(|_| ())
+    }
+
+    /// What bidirectional layers see, if there are any.
+    pub fn window(&self) -> Option<Window> {
+        let bidirectional = self.layers.iter().any(|layer| layer.bidirectional);
+        bidirectional.then(|| self.look_ahead.map_or(lookahead::WHOLE, LookAhead::window))
+    }
+
+    /// Whether labels wait for the end of a stream, which an endless one does not have.
+    pub fn needs_the_end(&self) -> bool {
+        self.look_ahead.is_none() && self.window().is_some()
     }
 
     /// How outputs are pooled, for the task `classify`.

@@ -3,12 +3,13 @@
 //! ```text
 //! version u8 | model fingerprint 32 | steps u64 | open span: 0, or 1 start u64 end u64 length u32 label
 //! | reader state (encode::ReaderState) | numbers u32, each as the version says
-//! | what is pooled, f32 each, as many as the model says (none but for classifiers) | crc32 u32 of all before
+//! | what is pooled, f32 each, as many as the model says (none but for classifiers)
+//! | the steps that wait, if the model looks ahead (`waiting`) | crc32 u32 of all before
 //! ```
 //! Little-endian. Version 1: f32, bit for bit; version 2: bf16, for a session that keeps them so.
 
 use super::numbers::{Numbers, StatePrecision};
-use super::{Model, Session, Span, SpanDecoder};
+use super::{Model, Session, Span, SpanDecoder, waiting};
 use crate::encode::ReaderState;
 
 /// The latest version.
@@ -42,10 +43,10 @@ pub enum StateError {
 }
 
 /// Reads little-endian fields one after the other.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn take(&mut self, n: usize) -> Result<&'a [u8], StateError> {
+    pub(super) fn take(&mut self, n: usize) -> Result<&'a [u8], StateError> {
         let (head, rest) = self
             .0
             .split_at_checked(n)
@@ -60,20 +61,20 @@ impl<'a> Fields<'a> {
         Ok(bytes)
     }
 
-    fn u32(&mut self) -> Result<u32, StateError> {
+    pub(super) fn u32(&mut self) -> Result<u32, StateError> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, StateError> {
+    pub(super) fn u64(&mut self) -> Result<u64, StateError> {
         self.array().map(u64::from_le_bytes)
     }
 }
 
 impl Session {
     /// The state as bytes: version, model fingerprint, everything carried, checksum. Call with nothing
-    /// waiting.
+    /// [ready](Session::ready).
     pub fn encode(&self, model: &Model, out: &mut Vec<u8>) {
-        assert_eq!(self.waiting(), 0, "a session is saved between steps");
+        assert_eq!(self.ready(), 0, "a session is saved between steps");
         let from = out.len();
         out.push(version_of(self.state.precision()));
         out.extend_from_slice(&model.fingerprint);
@@ -92,6 +93,9 @@ impl Session {
         out.extend_from_slice(&(self.state.len() as u32).to_le_bytes());
         self.state.encode(out);
         self.pool.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes()));
+        if self.window.is_some() {
+            waiting::encode(self, model, out);
+        }
         let sum = crc32fast::hash(&out[from..]);
         out.extend_from_slice(&sum.to_le_bytes());
     }
@@ -146,12 +150,18 @@ impl Session {
         let count = fields.u32()? as usize;
         let mut session = Session::new(model);
         let (numbers, pooled) = (precision.bytes() * session.state.len(), 4 * session.pool.len());
-        if count != session.state.len() || fields.0.len() != numbers + pooled {
+        if count != session.state.len() || fields.0.len() < numbers + pooled {
             return Err(damaged("its length does not fit the model"));
         }
         session.state = Numbers::decode(fields.take(numbers)?, precision);
-        for (x, bytes) in session.pool.iter_mut().zip(fields.0.as_chunks().0) {
+        for (x, bytes) in session.pool.iter_mut().zip(fields.take(pooled)?.as_chunks().0) {
             *x = f32::from_le_bytes(*bytes);
+        }
+        if session.window.is_some() {
+            (session.units, session.features) = waiting::decode(&mut fields, model)?;
+        }
+        if !fields.0.is_empty() {
+            return Err(damaged("its length does not fit the model"));
         }
         session.reader = reader;
         session.spans = SpanDecoder { open };

@@ -1,7 +1,7 @@
 //! Small models with random weights, for tests and examples: they label nonsense, but exactly as a trained one would.
 
 use super::params::{NetShape, Params};
-use super::{ClassifySpec, Model, ModelError, ModelSpec, Pooling, Scheme, Task};
+use super::{ClassifySpec, LookAhead, Model, ModelError, ModelSpec, Pooling, Scheme, Task};
 use crate::encode::{CharSpec, DnaSpec, Encoder, EncoderSpec, WordSpec};
 use crate::rnn::{Cell, LayerSpec};
 use rand::SeedableRng;
@@ -32,11 +32,18 @@ pub fn words_spec(name: &str, layers: Vec<LayerSpec>) -> ModelSpec {
         outside: Some("O".into()),
         classes: None,
         classify: None,
+        look_ahead: None,
         encoder,
         layers,
         fingerprint: None,
         training: None,
     }
+}
+
+/// [`words_spec`] with layers that read both ways and see so far ahead.
+pub fn look_ahead_spec(name: &str, layers: Vec<LayerSpec>, look_ahead: Option<LookAhead>) -> ModelSpec {
+    let layers = layers.into_iter().map(|layer| LayerSpec { bidirectional: true, ..layer }).collect();
+    ModelSpec { look_ahead, ..words_spec(name, layers) }
 }
 
 /// A model specification that labels bases.

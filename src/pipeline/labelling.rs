@@ -204,10 +204,10 @@ impl Labeller {
             let (mut sessions, mut outputs, mut places, mut steps) = (Vec::new(), Vec::new(), Vec::new(), 0);
             for active in actives.iter_mut() {
                 if let (Some(current), Held::Live(live)) = (&mut active.current, &mut active.slot.held)
-                    && live.session.waiting() > 0
+                    && live.session.ready() > 0
                     && Arc::ptr_eq(&live.tagger, tagger)
                 {
-                    steps += live.session.waiting();
+                    steps += live.session.ready();
                     outputs.push(std::mem::take(&mut current.output));
                     places.push(&mut current.output);
                     sessions.push(live.session.as_mut());
@@ -281,7 +281,7 @@ impl Labeller {
 fn without_pending(live: &Live, piece: &[u8]) -> Option<(Live, InputError)> {
     std::str::from_utf8(live.session.pending()).err()?;
     let mut healed = live.clone();
-    let trouble = healed.finish_unit().err()?;
+    let trouble = healed.drop_unit().err()?;
     healed.push(piece).ok()?;
     Some((healed, trouble))
 }

@@ -47,6 +47,11 @@ impl Live {
         self.session.finish_unit(&self.tagger.model)
     }
 
+    /// Drops an unfinished unit that is in the way of the next piece.
+    pub fn drop_unit(&mut self) -> Result<(), InputError> {
+        self.session.drop_unit(&self.tagger.model)
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.session.encode(&self.tagger.model, &mut bytes);

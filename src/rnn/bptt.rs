@@ -30,7 +30,7 @@ pub struct Tape<T> {
     /// h of every step, `[rows, hidden]`; what the layer hands up is [`TrainLayer::output`].
     pub h: Vec<T>,
     gates: Vec<T>,
-    c: Vec<T>,
+    pub(crate) c: Vec<T>,
     h_prev: Vec<T>,
     c_prev: Vec<T>,
     hn: Vec<T>,
@@ -61,6 +61,14 @@ impl<T: Real> Default for BackScratch<T> {
     fn default() -> Self {
         let none = Vec::new;
         BackScratch { dgates: none(), dgates_h: none(), dh: none(), dc: none(), packed: Packed::empty() }
+    }
+}
+
+impl<T: Real> BackScratch<T> {
+    /// After [`TrainLayer::backward`]: the gradients at h and c before the first step, `[streams, hidden]` each (at c only
+    /// of the LSTMs).
+    pub fn start(&self) -> [&[T]; 2] {
+        [&self.dh, &self.dc]
     }
 }
 
@@ -192,6 +200,24 @@ impl<T: Real> TrainLayer<T> {
         grads: LayerGrads<'_, T>,
         s: &mut BackScratch<T>,
     ) {
+        self.backward_from(x, sizes, reset, tape, dy, None, dx, grads, s);
+    }
+
+    /// As [`TrainLayer::backward`], where others went on from the state after a step: `after` has the gradients at h and c
+    /// that come from them, `[rows, hidden]` each.
+    #[allow(clippy::too_many_arguments)]
+    pub fn backward_from(
+        &self,
+        x: &[T],
+        sizes: &[usize],
+        reset: Option<&[bool]>,
+        tape: &Tape<T>,
+        dy: &mut [T],
+        after: Option<[&[T]; 2]>,
+        dx: Option<&mut Vec<T>>,
+        grads: LayerGrads<'_, T>,
+        s: &mut BackScratch<T>,
+    ) {
         let rows: usize = sizes.iter().sum();
         let streams = sizes.first().copied().unwrap_or(0);
         let (cell, hidden, input) = (self.spec.cell, self.spec.hidden, self.input);
@@ -213,6 +239,10 @@ impl<T: Real> TrainLayer<T> {
             let (at, at_gates) = (row * hidden..(row + m) * hidden, row * width..(row + m) * width);
             let (dh, dc) = (&mut s.dh[..m * hidden], &mut s.dc[..m * hidden]);
             let dy = &mut dy[at.clone()];
+            if let Some([after_h, after_c]) = after {
+                dy.iter_mut().zip(&after_h[at.clone()]).for_each(|(d, &more)| *d += more);
+                dc.iter_mut().zip(&after_c[at.clone()]).for_each(|(d, &more)| *d += more);
+            }
             for (d, dh) in dy.iter_mut().zip(dh.iter_mut()) {
                 *d += *dh;
                 *dh = *d;

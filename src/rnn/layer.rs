@@ -44,6 +44,13 @@ pub struct LayerScratch {
     hn: Vec<f32>,
 }
 
+/// h and c after every step, `[rows, hidden]` each (c only of the LSTMs).
+#[derive(Debug, Default)]
+pub struct Trace {
+    pub h: Vec<f32>,
+    pub c: Vec<f32>,
+}
+
 impl Layer {
     /// # Panics
     /// If the layer cannot be over such an input: see [`LayerSpec::check`].
@@ -73,6 +80,11 @@ impl Layer {
         self.spec.hidden
     }
 
+    /// Width of its input.
+    pub fn input(&self) -> usize {
+        self.input
+    }
+
     pub fn cell(&self) -> Cell {
         self.spec.cell
     }
@@ -89,6 +101,25 @@ impl Layer {
         y: &mut Vec<f32>,
         scratch: &mut LayerScratch,
     ) {
+        self.forward_traced(x, sizes, h, c, y, None, scratch);
+    }
+
+    /// As [`Layer::forward`]; `trace` becomes what the state was after every step.
+    #[allow(clippy::too_many_arguments)]
+    pub fn forward_traced(
+        &self,
+        x: &[f32],
+        sizes: &[usize],
+        h: &mut [f32],
+        c: &mut [f32],
+        y: &mut Vec<f32>,
+        mut trace: Option<&mut Trace>,
+        scratch: &mut LayerScratch,
+    ) {
+        if let Some(trace) = &mut trace {
+            trace.h.clear();
+            trace.c.clear();
+        }
         let rows: usize = sizes.iter().sum();
         let (cell, hidden) = (self.spec.cell, self.spec.hidden);
         let width = cell.gates() * hidden;
@@ -123,6 +154,12 @@ impl Layer {
                 }
             }
             y.extend_from_slice(h);
+            if let Some(trace) = &mut trace {
+                trace.h.extend_from_slice(h);
+                if cell.has_c() {
+                    trace.c.extend_from_slice(&c[..m * hidden]);
+                }
+            }
             row += m;
         }
         if let Some([weight, bias]) = &self.norm {

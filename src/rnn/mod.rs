@@ -1,8 +1,9 @@
 //! The recurrent engine: pure numerics, no async, no I/O.
 //!
 //! [`kernel`] has the products and elementwise functions, [`layer`] one recurrent layer over a ragged batch, [`bptt`]
-//! the same layer for training, forwards and backwards.
+//! the same layer for training, forwards and backwards; [`ahead`] says which steps a layer that reads backwards sees.
 
+pub mod ahead;
 pub mod bptt;
 pub mod kernel;
 pub mod layer;
@@ -46,21 +47,40 @@ pub struct LayerSpec {
     /// The layer's output is normalised (before the input is added); what is carried in time is not.
     #[serde(default, skip_serializing_if = "is_false")]
     pub layer_norm: bool,
+    /// A second direction reads backwards; `hidden` is the width of each, and the output is both, one after the other.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub bidirectional: bool,
 }
 
 impl LayerSpec {
     /// A layer without options.
     pub fn new(cell: Cell, hidden: usize) -> LayerSpec {
-        LayerSpec { cell, hidden, nonlinearity: Nonlinearity::Tanh, residual: false, layer_norm: false }
+        let nonlinearity = Nonlinearity::Tanh;
+        LayerSpec { cell, hidden, nonlinearity, residual: false, layer_norm: false, bidirectional: false }
+    }
+
+    pub fn directions(&self) -> usize {
+        1 + usize::from(self.bidirectional)
+    }
+
+    /// Numbers that the layer hands up for each step.
+    pub fn output(&self) -> usize {
+        self.directions() * self.hidden
+    }
+
+    /// Each direction as a layer of its own. Of two, neither adds the input: it is added to both together.
+    pub fn direction(&self) -> LayerSpec {
+        LayerSpec { bidirectional: false, residual: self.residual && !self.bidirectional, ..self.clone() }
     }
 
     /// Says what the layer cannot be, over an input of this width.
     pub fn check(&self, input: usize) -> Result<(), String> {
-        let hidden = self.hidden;
-        if self.residual && input != hidden {
+        let (hidden, output) = (self.hidden, self.output());
+        if self.residual && input != output {
+            let twice = if self.bidirectional { " in each of two directions" } else { "" };
             return Err(format!(
                 "residual = true adds the layer's input to its output, so both must be as wide: its input has {input} \
-                 numbers, hidden = {hidden}"
+                 numbers, hidden = {hidden}{twice}"
             ));
         }
         if self.layer_norm && hidden < 2 {

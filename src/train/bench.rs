@@ -26,6 +26,7 @@ pub fn words_per_second(threads: usize, rounds: usize) -> f64 {
         dense: 0,
         layers: vec![lstm.clone(), lstm],
         classes: CLASSES,
+        window: None,
         pool: None,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
@@ -70,6 +71,7 @@ const SHARD_STREAMS: usize = super::plan::SHARD;
 fn random_batch(streams: usize, rng: &mut ChaCha8Rng) -> TrainBatch {
     let rows = streams * STEPS;
     TrainBatch {
+        windows: None,
         features: Features {
             steps: rows,
             ids: (0..rows).map(|_| rng.random_range(0..VOCABULARY as u32)).collect(),

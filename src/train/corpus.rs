@@ -292,6 +292,7 @@ pub fn model_spec(recipe: &Recipe, classes: &[String], encoder: &Encoder) -> Mod
         labels,
         outside,
         classes: framed.then(|| classes.iter().map(|c| ClassSpec { class: c.clone(), label: label_of(c) }).collect()),
+        look_ahead: recipe.look_ahead,
         classify: recipe.task.pooling.map(|pooling| ClassifySpec {
             pooling,
             every: recipe.task.every,

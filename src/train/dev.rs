@@ -7,6 +7,7 @@ use super::network::NO_TARGET;
 use super::parallel::for_each;
 use crate::encode::{Encoder, Features};
 use crate::model::classify;
+use crate::model::lookahead::AheadLane;
 use crate::model::network::{Lane, Network, Scratch};
 use crate::model::{ModelSpec, Scheme, Span};
 use crate::score::spans::spans_of;
@@ -168,7 +169,13 @@ impl DevSet {
         let mut lanes: Vec<Lane<'_>> = (streams.iter().zip(&mut states).zip(&mut probabilities))
             .map(|((features, state), probabilities)| Lane { features, state, probabilities })
             .collect();
-        net.forward(&mut lanes, &mut Scratch::default());
+        if net.shape().window.is_some() {
+            let whole = lanes.into_iter().map(|lane| AheadLane { ready: lane.features.steps, lane });
+            let mut lanes: Vec<AheadLane<'_>> = whole.collect();
+            net.forward_ahead(&mut lanes, 0..usize::MAX, &mut Scratch::default());
+        } else {
+            net.forward(&mut lanes, &mut Scratch::default());
+        }
         let mut sums = Vec::new();
         let labels = self.spec.labels.len();
         let mut pick = |p: &[f32]| crate::model::session::best(p, &self.class_label, labels, &mut sums).0 as u32;

@@ -4,6 +4,7 @@
 //! [`network::Worker`] a shard of the streams; [`optimizer`] steps; [`trainer`] is the loop around them. The same seed
 //! gives the same weights bit for bit, whatever the number of threads.
 
+pub mod ahead;
 pub mod bench;
 pub mod calibration;
 pub mod card;

@@ -3,10 +3,13 @@
 //! [`TrainNet`] holds the weights laid out for both ways (shared by all threads); a [`Worker`] is the working space of
 //! one shard of the streams and holds the gradients that the shard contributes.
 
+use super::ahead::{AheadLayer, AheadTape, Rows};
 use super::dropout::{Dropout, Mask};
 use super::pool::Pool;
 use crate::encode::Features;
 use crate::model::params::{NetShape, Params};
+use crate::rnn::LayerSpec;
+use crate::rnn::ahead::Windows;
 use crate::rnn::bptt::{BackScratch, Tape, TrainLayer, add_columns, add_outer};
 use crate::rnn::kernel::Packed;
 use crate::rnn::layer::repeat;
@@ -16,7 +19,8 @@ use crate::train::words::UniqueWords;
 /// A target that is not scored (padding).
 pub const NO_TARGET: u32 = u32::MAX;
 
-/// Streams side by side over one chunk of time; rows as in [`crate::rnn::layer`].
+/// Streams side by side over one chunk of time; rows as in [`crate::rnn::layer`], and where the network looks ahead those of
+/// the steps that it sees, behind them ([`Windows`]).
 #[derive(Debug, Clone, Default)]
 pub struct TrainBatch {
     pub features: Features,
@@ -27,6 +31,7 @@ pub struct TrainBatch {
     pub targets: Vec<u32>,
     /// Weight of each target in the loss.
     pub weights: Vec<f32>,
+    pub windows: Option<Windows>,
 }
 
 /// h and c of every layer for the streams of one shard: `[layer][h or c]`, each `[streams, hidden]`.
@@ -35,7 +40,7 @@ pub struct States<T>(pub Vec<[Vec<T>; 2]>);
 
 impl<T: Real> States<T> {
     pub fn zero(shape: &NetShape, streams: usize) -> States<T> {
-        let zero = |l: &crate::rnn::LayerSpec| std::array::from_fn(|_| vec![T::zero(); streams * l.hidden]);
+        let zero = |l: &LayerSpec| std::array::from_fn(|_| vec![T::zero(); streams * l.hidden]);
         States(shape.layers.iter().map(zero).collect())
     }
 
@@ -50,19 +55,23 @@ impl<T: Real> States<T> {
 pub struct TrainNet<T> {
     pub shape: NetShape,
     chars: Vec<TrainLayer<T>>,
+    /// The layers, or of those with two directions the one that reads forwards.
     layers: Vec<TrainLayer<T>>,
+    reverse: Vec<Option<TrainLayer<T>>>,
     head: Packed<T>,
     head_back: Packed<T>,
 }
 
 impl<T: Real> TrainNet<T> {
     pub fn new(shape: &NetShape) -> TrainNet<T> {
-        let layers = (shape.layers.iter().enumerate()).map(|(k, l)| TrainLayer::new(l, shape.layer_input(k))).collect();
+        let layer = |(k, l): (usize, &LayerSpec)| TrainLayer::new(&l.direction(), shape.layer_input(k));
+        let layers = shape.layers.iter().enumerate().map(layer).collect();
+        let reverse = shape.layers.iter().enumerate().map(|(k, l)| l.bidirectional.then(|| layer((k, l)))).collect();
         let chars = shape
             .chars
             .as_ref()
             .map_or(Vec::new(), |c| (0..c.directions()).map(|_| TrainLayer::new(&c.layer(), c.dim)).collect());
-        TrainNet { shape: shape.clone(), chars, layers, head: Packed::empty(), head_back: Packed::empty() }
+        TrainNet { shape: shape.clone(), chars, layers, reverse, head: Packed::empty(), head_back: Packed::empty() }
     }
 
     /// Takes the weights as they are now.
@@ -70,11 +79,25 @@ impl<T: Real> TrainNet<T> {
         let shape = &self.shape;
         let chars = self.chars.iter_mut().enumerate().map(|(d, l)| (l, shape.char_layer_at(d)));
         let layers = self.layers.iter_mut().enumerate().map(|(k, l)| (l, shape.layer_at(k)));
-        super::parallel::for_each(threads, layers.chain(chars).collect(), |(layer, at)| layer.set(params.layer(at)));
+        let reverse =
+            self.reverse.iter_mut().enumerate().filter_map(|(k, l)| Some((l.as_mut()?, shape.reverse_at(k)?)));
+        super::parallel::for_each(threads, layers.chain(reverse).chain(chars).collect(), |(layer, at)| {
+            layer.set(params.layer(at))
+        });
         let (top, classes) = (shape.top(), shape.classes);
         let weight = params.slice(shape.head_at());
         self.head.pack(weight, (1, top), top, classes);
         self.head_back.pack(weight, (top, 1), classes, top);
+    }
+
+    /// Layer `k` over windows.
+    fn ahead(&self, k: usize) -> AheadLayer<'_, T> {
+        AheadLayer {
+            k,
+            forwards: &self.layers[k],
+            backwards: self.reverse[k].as_ref(),
+            hands_up: self.shape.last_reverse().is_some_and(|last| k < last),
+        }
     }
 }
 
@@ -112,6 +135,7 @@ pub struct Worker<T> {
     xs: Vec<Vec<T>>,
     masks: Vec<Mask<T>>,
     tapes: Vec<Tape<T>>,
+    ahead: Vec<AheadTape<T>>,
     words: UniqueWords<T>,
     pub(super) pool: Pool<T>,
     pool_mask: Mask<T>,
@@ -136,6 +160,7 @@ impl<T: Real> Worker<T> {
             xs: vec![Vec::new(); layers + 1],
             masks: (0..=layers).map(|_| Mask::default()).collect(),
             tapes: (0..layers).map(|_| Tape::default()).collect(),
+            ahead: (0..layers).map(|_| AheadTape::default()).collect(),
             words: UniqueWords::default(),
             pool: Pool::default(),
             pool_mask: Mask::default(),
@@ -231,7 +256,7 @@ impl<T: Real> Worker<T> {
         mut dropout: Option<&mut Dropout>,
     ) {
         let shape = &net.shape;
-        let rows: usize = batch.sizes.iter().sum();
+        let rows = batch.features.steps;
         self.ids.clear();
         self.ids.extend_from_slice(&batch.features.ids);
         if let Some(dropout) = &mut dropout {
@@ -244,7 +269,7 @@ impl<T: Real> Worker<T> {
         let reset = batch.reset.iter().any(|&r| r).then_some(&batch.reset[..]);
         for k in 0..=net.layers.len() {
             self.past.clear();
-            if net.layers.get(k).is_some_and(|layer| layer.spec.residual) {
+            if shape.layers.get(k).is_some_and(|layer| layer.residual) {
                 self.past.extend_from_slice(&self.xs[k]);
             }
             let p = match (&dropout, k) {
@@ -257,9 +282,16 @@ impl<T: Real> Worker<T> {
             self.masks[k].draw(dropout.as_deref_mut(), p, self.xs[k].len());
             self.masks[k].apply(&mut self.xs[k]);
             if let Some(layer) = net.layers.get(k) {
-                let [h, c] = &mut states.0[k];
-                layer.forward(&self.xs[k], &batch.sizes, reset, h, c, &mut self.tapes[k]);
-                layer.output(&self.tapes[k], &self.past, &mut self.xs[k + 1]);
+                let (below, above) = self.xs.split_at_mut(k + 1);
+                let (x, y, tape) = (&below[k], &mut above[0], &mut self.tapes[k]);
+                if let Some(windows) = &batch.windows {
+                    let rows = Rows { windows, sizes: &batch.sizes, reset };
+                    self.ahead[k].forward(&net.ahead(k), rows, x, &self.past, &mut states.0[k], tape, y);
+                } else {
+                    let [h, c] = &mut states.0[k];
+                    layer.forward(x, &batch.sizes, reset, h, c, tape);
+                    layer.output(tape, &self.past, y);
+                }
             }
         }
     }
@@ -348,12 +380,18 @@ impl<T: Real> Worker<T> {
         for (k, layer) in net.layers.iter().enumerate().rev() {
             std::mem::swap(&mut self.dy, &mut self.dx);
             self.past.clear();
-            if layer.spec.residual {
+            if shape.layers[k].residual {
                 self.past.extend_from_slice(&self.dy);
             }
-            let grads = self.grads.layer_mut(shape.layer_at(k));
-            let (x, tape, dx) = (&self.xs[k], &self.tapes[k], Some(&mut self.dx));
-            layer.backward(x, &batch.sizes, reset, tape, &mut self.dy, dx, grads, &mut self.scratch);
+            let (x, tape, s) = (&self.xs[k], &self.tapes[k], &mut self.scratch);
+            if let Some(windows) = &batch.windows {
+                let rows = Rows { windows, sizes: &batch.sizes, reset };
+                let (into, dy, dx) = ((shape, &mut self.grads), &mut self.dy, &mut self.dx);
+                self.ahead[k].backward(&net.ahead(k), rows, x, tape, dy, dx, into, s);
+            } else {
+                let grads = self.grads.layer_mut(shape.layer_at(k));
+                layer.backward(x, &batch.sizes, reset, tape, &mut self.dy, Some(&mut self.dx), grads, s);
+            }
             self.masks[k].apply(&mut self.dx);
             self.dx.iter_mut().zip(&self.past).for_each(|(dx, &dy)| *dx += dy);
             let mut row = 0;

@@ -4,6 +4,7 @@ use super::corpus::Corpus;
 use super::network::{NO_TARGET, TrainBatch};
 use super::recipe::TrainSpec;
 use crate::encode::Features;
+use crate::rnn::ahead::{Part, Window};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -23,11 +24,12 @@ pub struct Plan {
     length: usize,
     batch: usize,
     chunk: usize,
+    window: Option<Window>,
 }
 
 impl Plan {
-    /// The plan of an epoch; the same for the same seed and epoch.
-    pub fn new(corpus: &Corpus, spec: &TrainSpec, epoch: usize) -> Plan {
+    /// The plan of an epoch; the same for the same seed and epoch. `window` is what the network sees ahead.
+    pub fn new(corpus: &Corpus, spec: &TrainSpec, window: Option<Window>, epoch: usize) -> Plan {
         let mut rng = ChaCha8Rng::seed_from_u64(spec.seed);
         rng.set_stream(1 + epoch as u64);
         let sentences = corpus.starts.len() - 1;
@@ -50,7 +52,7 @@ impl Plan {
         let length = rows.len().div_ceil(spec.batch);
         rows.resize(length * spec.batch, NO_ROW);
         reset.resize(length * spec.batch, false);
-        Plan { rows, reset, length, batch: spec.batch, chunk: spec.chunk }
+        Plan { rows, reset, length, batch: spec.batch, chunk: spec.chunk, window }
     }
 
     /// Steps of optimisation in the epoch.
@@ -104,6 +106,37 @@ impl Plan {
                 out.targets.push(if live { corpus.targets[row] } else { NO_TARGET });
                 out.weights.push(if live { corpus.weights[row] } else { 0.0 });
             }
+        }
+        if let Some(window) = self.window {
+            self.look_ahead(corpus, chunk, shard, window, out);
+        }
+    }
+
+    /// Adds what the network sees ahead: of a chunk's last steps that are the next chunk's. Blocks are counted from where a
+    /// stream or the chunk begins.
+    fn look_ahead(&self, corpus: &Corpus, chunk: usize, shard: usize, window: Window, out: &mut TrainBatch) {
+        let (steps, streams) = (self.steps(chunk), Plan::streams(self.batch, shard));
+        // What sees a whole stream is trained with one chunk more than the chunk.
+        let right = if window.block > self.chunk { self.chunk } else { window.right };
+        let mut parts = Vec::new();
+        for stream in 0..streams {
+            let first = (shard * SHARD + stream) * self.length;
+            let goes_on =
+                |step: usize| step < self.length && self.rows[first + step] != NO_ROW && !self.reset[first + step];
+            let mut from = steps.start;
+            while from < steps.end {
+                let block_end = steps.end.min(from.saturating_add(window.block));
+                let end = (from + 1..block_end + right).find(|&step| !goes_on(step)).unwrap_or(block_end + right);
+                let block = block_end.min(end) - from;
+                parts.push(Part { stream, from: from - steps.start, block, steps: end - from });
+                from += block;
+            }
+        }
+        let windows = out.windows.get_or_insert_default();
+        windows.lay(&mut parts, steps.len() * streams, |stream, step| step * streams + stream);
+        for &(stream, step) in &windows.ahead_rows {
+            let at = (shard * SHARD + stream) * self.length + steps.start + step;
+            push_row(&mut out.features, corpus, self.rows[at] as usize);
         }
     }
 }

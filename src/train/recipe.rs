@@ -4,7 +4,7 @@
 use super::optimizer::{OptimizerSpec, Rule};
 use crate::data::{DnaScheme, LabelAt, LabelMap};
 use crate::encode::EncoderSpec;
-use crate::model::{Pooling, Scheme, Task};
+use crate::model::{LookAhead, Pooling, Scheme, Task, lookahead};
 use crate::rnn::LayerSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,6 +18,9 @@ pub struct Recipe {
     pub data: DataSpec,
     pub encoder: EncoderSpec,
     pub layers: Vec<LayerSpec>,
+    /// How far bidirectional layers see ahead; absent: to the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub look_ahead: Option<LookAhead>,
     #[serde(default)]
     pub train: TrainSpec,
 }
@@ -27,6 +30,7 @@ impl Recipe {
     pub fn check(&self) -> Result<(), String> {
         self.train.check()?;
         self.task.check(self.data.format)?;
+        lookahead::check(self.task.kind, &self.layers, self.look_ahead.as_ref())?;
         if self.task.kind == Task::Classify && self.train.label_smoothing > 0.0 && self.task.ordinal.is_some() {
             return Err("task.ordinal smooths labels in its own way: set train.label_smoothing = 0".into());
         }

@@ -5,6 +5,7 @@ use super::network::{LossSpec, NO_TARGET, ShardLoss, States, TrainBatch, TrainNe
 use crate::encode::{Features, TableShape};
 use crate::model::Pooling;
 use crate::model::params::{CharNetShape, NetShape, Params};
+use crate::rnn::ahead::{Part, Window, Windows};
 use crate::rnn::{Cell, LayerSpec, Nonlinearity};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -18,6 +19,7 @@ fn shape(layers: Vec<LayerSpec>, char_cell: Option<Cell>) -> NetShape {
         layers,
         classes: 4,
         pool: None,
+        window: None,
     }
 }
 
@@ -30,6 +32,7 @@ fn batch(rng: &mut ChaCha8Rng, with_chars: bool) -> TrainBatch {
     let sizes = vec![3, 3, 2, 2, 1];
     let rows = sizes.iter().sum();
     let mut b = TrainBatch {
+        windows: None,
         features: Features { steps: rows, ..Features::default() },
         sizes,
         reset: (0..rows).map(|r| r % 4 == 3).collect(),
@@ -59,6 +62,48 @@ struct Given {
     dropout: Option<(f64, f64)>,
 }
 
+/// Cuts the batch's streams into windows; the first stream goes on for three steps after its last.
+fn look_ahead(window: Window, batch: &mut TrainBatch, rng: &mut ChaCha8Rng) {
+    let first_row: Vec<usize> = (0..batch.sizes.len()).map(|t| batch.sizes[..t].iter().sum()).collect();
+    let row_of = |stream: usize, step: usize| first_row[step] + stream;
+    let mut parts = Vec::new();
+    for stream in 0..batch.sizes[0] {
+        let length = batch.sizes.iter().take_while(|&&m| m > stream).count();
+        let known = if stream == 0 { length + 3 } else { length };
+        let resets = |step: usize| step < length && batch.reset[row_of(stream, step)];
+        let mut from = 0;
+        while from < length {
+            let end = (from + 1..known).find(|&step| resets(step)).unwrap_or(known);
+            let block = window.block.min(length - from).min(end - from);
+            parts.push(Part { stream, from, block, steps: (block + window.right).min(end - from) });
+            from += block;
+        }
+    }
+    let mut windows = Windows::default();
+    windows.lay(&mut parts, batch.targets.len(), row_of);
+    let f = &mut batch.features;
+    for &(stream, step) in &windows.ahead_rows {
+        // The same step is the same input wherever it is seen; the first stream's later steps are what comes.
+        let row = batch.sizes.get(step).filter(|&&m| m > stream).map(|_| row_of(stream, step));
+        match row {
+            Some(row) => {
+                f.ids.extend_from_within(2 * row..2 * row + 2);
+                f.dense.extend_from_within(2 * row..2 * row + 2);
+                let word = f.chars_of(row).to_vec();
+                f.chars.extend(word);
+            }
+            None => {
+                f.ids.extend([rng.random_range(0..6), rng.random_range(0..3)]);
+                f.dense.extend([rng.random_range(-1.0..1.0), rng.random_range(-1.0..1.0f32)]);
+                f.chars.extend([1, 2]);
+            }
+        }
+        f.char_ends.push(f.chars.len() as u32);
+        f.steps += 1;
+    }
+    batch.windows = Some(windows);
+}
+
 fn loss(shape: &NetShape, params: &Params<f64>, batch: &TrainBatch, given: &Given) -> (f64, Worker<f64>) {
     let mut dropout = given.dropout.map(|(input, layers)| Dropout::new(input, layers, 0.0));
     dropout.iter_mut().for_each(|dropout| dropout.seed(1, 1, 1));
@@ -78,7 +123,10 @@ fn check(shape: NetShape, seed: u64) {
 fn check_given(shape: NetShape, seed: u64, pooled: Vec<f64>, asked: LossSpec, dropout: Option<(f64, f64)>) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut params: Params<f64> = Params::random(&shape, &mut rng);
-    let batch = batch(&mut rng, shape.chars.is_some());
+    let mut batch = batch(&mut rng, shape.chars.is_some());
+    if let Some(window) = shape.window {
+        look_ahead(window, &mut batch, &mut rng);
+    }
     let mut states = States::zero(&shape, 3);
     states.0.iter_mut().flatten().flatten().for_each(|x| *x = rng.random_range(-0.5..0.5));
     let states = Given { states, pooled, loss: asked, dropout };
@@ -178,6 +226,86 @@ fn gradients_of_a_mixed_stack_are_the_finite_differences() {
         layer(Cell::Rnn, 3, Nonlinearity::Tanh),
     ];
     check(shape(stack, Some(Cell::Gru)), 5);
+}
+
+/// Every cell both ways, alone and under another such layer, with and without a layer between that reads forwards only.
+fn check_look_ahead(window: Window, residual: bool, layer_norm: bool) {
+    let cells = [Cell::Lstm, Cell::LstmPeephole, Cell::Gru, Cell::GruSimplified, Cell::Rnn];
+    for (seed, cell) in cells.into_iter().enumerate() {
+        let plain = LayerSpec { layer_norm, ..LayerSpec::new(cell, 3) };
+        let both = LayerSpec { bidirectional: true, ..plain.clone() };
+        let second = LayerSpec { residual, ..both.clone() };
+        let between = LayerSpec { residual, hidden: 6, ..plain.clone() };
+        for stack in [vec![both.clone()], vec![both.clone(), between, second.clone()], vec![both, second, plain]] {
+            check(NetShape { window: Some(window), ..shape(stack, Some(Cell::Gru)) }, 20 + seed as u64);
+        }
+    }
+}
+
+#[test]
+fn gradients_through_what_is_seen_ahead_are_the_finite_differences() {
+    check_look_ahead(Window { block: 1, right: 2 }, false, false);
+    check_look_ahead(Window { block: 2, right: 1 }, false, false);
+    check_look_ahead(Window { block: 2, right: 0 }, false, false);
+    check_look_ahead(Window { block: 100, right: 3 }, false, false);
+}
+
+#[test]
+fn gradients_through_normalised_residual_layers_that_look_ahead_are_the_finite_differences() {
+    check_look_ahead(Window { block: 2, right: 2 }, true, true);
+    check_look_ahead(Window { block: 2, right: 2 }, false, true);
+    check_look_ahead(Window { block: 2, right: 2 }, true, false);
+}
+
+#[test]
+fn the_training_network_that_looks_ahead_labels_as_the_running_one() {
+    use crate::model::lookahead::AheadLane;
+    use crate::model::network::{Lane, Network, Scratch};
+    for (block, right) in [(1, 0), (1, 3), (2, 3), (4, 1), (100, 0)] {
+        let layer = |cell, hidden| LayerSpec { bidirectional: true, ..LayerSpec::new(cell, hidden) };
+        let stack = vec![
+            layer(Cell::Lstm, 20),
+            LayerSpec { layer_norm: true, ..layer(Cell::Gru, 17) },
+            LayerSpec { residual: true, ..LayerSpec::new(Cell::GruSimplified, 34) },
+            LayerSpec { residual: true, layer_norm: true, ..layer(Cell::LstmPeephole, 17) },
+            LayerSpec::new(Cell::Rnn, 9),
+        ];
+        let shape = NetShape { window: Some(Window { block, right }), ..shape(stack, Some(Cell::Lstm)) };
+        let mut rng = ChaCha8Rng::seed_from_u64(9);
+        let params: Params<f32> = Params::random(&shape, &mut rng);
+        let mut batch = batch(&mut rng, true);
+        batch.sizes = vec![1; batch.features.steps];
+        batch.reset.fill(false);
+        batch.targets.fill(1);
+        batch.weights.fill(1.0);
+        let features = batch.features.clone();
+        let mut parts: Vec<Part> = (0..features.steps)
+            .step_by(block)
+            .map(|from| {
+                let block = block.min(features.steps - from);
+                Part { stream: 0, from, block, steps: (block + right).min(features.steps - from) }
+            })
+            .collect();
+        let mut windows = Windows::default();
+        windows.lay(&mut parts, features.steps, |_, step| step);
+        let layout = crate::encode::Layout { tables: shape.tables.clone(), chars: Some(5), dense: 2 };
+        for &(_, step) in &windows.ahead_rows {
+            batch.features.append_range(&features, step, step + 1, &layout);
+        }
+        batch.windows = Some(windows);
+        let mut net = TrainNet::new(&shape);
+        net.set(&params, 1);
+        let mut worker = Worker::new(&shape, &params);
+        let spec = LossSpec { total_weight: features.steps as f64, label_smoothing: 0.0, ordinal: None };
+        let ShardLoss { loss, .. } = worker.run(&net, &params, &batch, &mut States::zero(&shape, 1), None, spec);
+        let net = Network::new(&shape, &params);
+        let (mut state, mut p) = (vec![0.0; net.state_len()], Vec::new());
+        let lane = Lane { features: &features, state: &mut state, probabilities: &mut p };
+        let mut lanes = [AheadLane { lane, ready: features.steps }];
+        net.forward_ahead(&mut lanes, 0..usize::MAX, &mut Scratch::default());
+        let mean = -p.chunks_exact(4).map(|p| (p[1] as f64).ln()).sum::<f64>() / features.steps as f64;
+        assert!((mean - loss).abs() < 1e-6, "blocks of {block}, {right} ahead: {mean} running, {loss} training");
+    }
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub fn evaluate(
     })?;
     let mut tally = Tally::new(model);
     match from {
-        Input::Tokens => tally.tokens(&sentences, &labelled)?,
+        Input::Tokens => tally.tokens(&sentences, labelled)?,
         Input::Text => tally.texts(&sentences, &texts, labelled, streams),
     }
     Ok(tally.report(&sentences, streams, from))
@@ -109,16 +109,15 @@ impl<'m> Tally<'m> {
     }
 
     /// Token by token; spans end with their sentence, also in an endless stream, as in the gold data.
-    fn tokens(&mut self, sentences: &[Sentence], labelled: &[(Vec<Step>, Vec<Span>)]) -> anyhow::Result<()> {
+    /// A label may come with a later sentence's in an endless stream.
+    fn tokens(&mut self, sentences: &[Sentence], labelled: Vec<(Vec<Step>, Vec<Span>)>) -> anyhow::Result<()> {
         let names = &self.model.spec().labels;
-        for (sentence, (steps, _)) in sentences.iter().zip(labelled) {
-            anyhow::ensure!(
-                steps.len() == sentence.tokens.len(),
-                "the model gave {} labels for the {} tokens of `{}`",
-                steps.len(),
-                sentence.tokens.len(),
-                sentence.tokens.join(" ")
-            );
+        let tokens: usize = sentences.iter().map(|sentence| sentence.tokens.len()).sum();
+        let given: usize = labelled.iter().map(|(steps, _)| steps.len()).sum();
+        anyhow::ensure!(tokens == given, "the model gave {given} labels for the {tokens} tokens");
+        let mut labelled = labelled.into_iter().flat_map(|(steps, _)| steps);
+        for sentence in sentences {
+            let steps: Vec<Step> = labelled.by_ref().take(sentence.tokens.len()).collect();
             self.predicted_tokens += steps.len() as u64;
             let predicted = || steps.iter().map(|step| names[step.label].as_str());
             for (gold, predicted) in sentence.labels.iter().zip(predicted()) {
