@@ -185,7 +185,15 @@ fn load_model(key: &str, dir: &Path) -> Result<Arc<Model>, DaemonError> {
         let detail = format!("{key} = {dir:?}: there is no such directory");
         return Err(ConfigError::Invalid(detail).into());
     }
-    Ok(Arc::new(Model::load(dir)?))
+    let model = Model::load(dir)?;
+    if model.spec().needs_the_end() {
+        let detail = format!(
+            "{key} = {dir:?}: its bidirectional layers see to the end of a stream, which here may never come; train it with \
+             [look_ahead] (steps = 4, say), or label files with `strand tag`"
+        );
+        return Err(ConfigError::Invalid(detail).into());
+    }
+    Ok(Arc::new(model))
 }
 
 async fn open_transport(

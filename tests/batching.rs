@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::sync::Arc;
 use strand::encode::InputFormat;
 use strand::model::testing::{TEXT, dna_spec, layers, random_model, words_spec};
-use strand::model::{Model, Output, Session, Stepper};
+use strand::model::{LookAhead, Model, ModelSpec, Output, Session, Stepper};
 use strand::rnn::{Cell, LayerSpec, Nonlinearity};
 
 fn cell() -> impl Strategy<Value = LayerSpec> {
@@ -22,6 +22,19 @@ fn cell() -> impl Strategy<Value = LayerSpec> {
         layer_norm,
         ..LayerSpec::new(kinds[kind].0, hidden)
     })
+}
+
+/// The same layers, some of which read both ways, with their look-ahead: up to six steps, or to the end.
+fn ahead(spec: ModelSpec, steps: usize, block: usize, both: u8) -> ModelSpec {
+    let mut below: Option<usize> = None;
+    let mut layers = spec.layers.clone();
+    for (k, layer) in layers.iter_mut().enumerate() {
+        layer.bidirectional = k == 0 || both >> k & 1 == 1;
+        layer.residual &= below == Some(layer.output());
+        below = Some(layer.output());
+    }
+    let look_ahead = (steps < 7).then_some(LookAhead { steps, block: Some(block.min(steps + 1)) });
+    ModelSpec { layers, look_ahead, ..spec }
 }
 
 /// Layers upon each other; of those that are as wide as the one below, by `residual`, some are residual.
@@ -116,6 +129,26 @@ proptest! {
     }
 
     #[test]
+    fn words_are_labelled_the_same_with_what_comes_after_them(
+        stack in stack(4),
+        (steps, block, both) in (0usize..8, 1usize..5, 0u8..16),
+        starts in prop::collection::vec((0usize..200, 1usize..300), 1..12),
+        cuts in prop::collection::vec(1usize..40, 1..6),
+        seed: u64,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        random_model(dir.path(), &ahead(words_spec("w", stack), steps, block, both), TEXT, seed).unwrap();
+        let model = Arc::new(Model::load(dir.path()).unwrap());
+        let text = TEXT.replace("London", "Łódź").repeat(3);
+        let inputs: Vec<Vec<u8>> =
+            starts.iter().map(|&(from, n)| text.chars().skip(from).take(n).collect::<String>().into_bytes()).collect();
+        let got = together(&model, InputFormat::Text, &inputs, &cuts);
+        for (input, got) in inputs.iter().zip(&got) {
+            prop_assert_eq!(got, &alone(&model, InputFormat::Text, input));
+        }
+    }
+
+    #[test]
     fn bases_are_labelled_the_same_alone_and_in_any_company(
         stack in stack(3),
         lengths in prop::collection::vec(1usize..400, 1..10),
@@ -137,10 +170,17 @@ proptest! {
 
 #[test]
 fn a_saved_state_goes_on_as_if_never_saved() {
-    let dir = tempfile::tempdir().unwrap();
     let mut stack = layers(&[Cell::Lstm, Cell::Gru, Cell::LstmPeephole, Cell::GruSimplified], 20);
     (stack[2].residual, stack[3].layer_norm) = (true, true);
-    random_model(dir.path(), &words_spec("w", stack), TEXT, 3).unwrap();
+    let spec = words_spec("w", stack);
+    for spec in [spec.clone(), ahead(spec.clone(), 4, 2, 6), ahead(spec.clone(), 3, 4, 8), ahead(spec, 9, 1, 0)] {
+        goes_on_after_being_saved(&spec);
+    }
+}
+
+fn goes_on_after_being_saved(spec: &ModelSpec) {
+    let dir = tempfile::tempdir().unwrap();
+    random_model(dir.path(), spec, TEXT, 3).unwrap();
     let model = Arc::new(Model::load(dir.path()).unwrap());
     let whole = alone(&model, InputFormat::Text, TEXT.as_bytes());
     let mut stepper = Stepper::new(model.clone());

@@ -72,6 +72,15 @@ fn as_text(model: &Model, bytes: u64) -> anyhow::Result<String> {
         let classes: Vec<String> = classes.iter().map(|c| format!("{} → {}", c.class, c.label)).collect();
         writeln!(out, "  classes      {}", classes.join(", "))?;
     }
+    if let Some(window) = spec.window() {
+        let (steps, block) = (window.most_waiting(), window.block);
+        let waits = if spec.needs_the_end() {
+            "labels wait for the end of a stream".to_string()
+        } else {
+            format!("a label is final at most {steps} steps after its own, in blocks of {block}")
+        };
+        writeln!(out, "  look-ahead   {waits}")?;
+    }
     writeln!(out, "  size         {} parameters, {:.2} MiB", model.parameters(), mib)?;
     writeln!(out, "  fingerprint  {}", model.fingerprint())?;
     writeln!(out, "\ninput of a step")?;
@@ -88,7 +97,9 @@ fn as_text(model: &Model, bytes: u64) -> anyhow::Result<String> {
     writeln!(out, "\nlayers")?;
     for (k, layer) in spec.layers.iter().enumerate() {
         let cell = toml::Value::try_from(layer.cell)?;
-        writeln!(out, "  {:<12} {} wide", format!("{} {}", k + 1, cell.as_str().unwrap_or_default()), layer.hidden)?;
+        let both = if layer.bidirectional { " in each of two directions" } else { "" };
+        let name = format!("{} {}", k + 1, cell.as_str().unwrap_or_default());
+        writeln!(out, "  {name:<12} {} wide{both}", layer.hidden)?;
     }
     writeln!(out, "\nencoder\n{}", indented(&toml::to_string(&spec.encoder)?))?;
     if let Some(training) = &spec.training {

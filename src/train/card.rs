@@ -18,10 +18,16 @@ pub fn write_if_absent(dir: &Path, recipe: &Recipe, model: &Model, progress: &Pr
 
 fn card(recipe: &Recipe, model: &Model, progress: &Progress) -> String {
     let spec = model.spec();
-    let layers: Vec<String> = spec.layers.iter().map(|l| format!("{:?} {}", l.cell, l.hidden).to_lowercase()).collect();
+    let layers: Vec<String> =
+        spec.layers.iter().map(|l| format!("{:?} {}", l.cell, l.output()).to_lowercase()).collect();
     let mut text = format!(
-        "# {}\n\nA strictly online {}: {} encoder, layers {}, {} parameters, labels {}.\n\n## Data\n\n",
+        "# {}\n\nA {} {}: {} encoder, layers {}, {} parameters, labels {}.\n\n## Data\n\n",
         spec.name,
+        match spec.window() {
+            None => "strictly online".to_string(),
+            Some(_) if spec.needs_the_end() => "bidirectional (not for endless streams)".to_string(),
+            Some(window) => format!("bidirectional (a label is final at most {} steps later)", window.most_waiting()),
+        },
         if spec.classify.is_some() { "classifier of streams" } else { "tagger" },
         spec.encoder.kind(),
         layers.join(", "),

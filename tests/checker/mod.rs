@@ -150,7 +150,7 @@ impl<'a> Offline<'a> {
         {
             // Half a character before it may be to blame: without that, once more.
             let blames_pending = std::str::from_utf8(session.pending()).is_err();
-            let dropped = if blames_pending { session.finish_unit(self.model).err() } else { None };
+            let dropped = if blames_pending { session.drop_unit(self.model).err() } else { None };
             match dropped {
                 Some(error) if session.push(self.model, InputFormat::Text, &record.value).is_ok() => {
                     trouble = Some(error);

@@ -9,8 +9,8 @@ use strand::encode::{
     CharSpec, DnaSpec, Encoder, EncoderSpec, EventSpec, InputError, InputFormat, Tokenizer, VectorSpec, WordSpec,
 };
 use strand::model::params::{NetShape, Params};
-use strand::model::testing::{TEXT, layers, words_spec};
-use strand::model::{Model, ModelSpec, Output, Scheme, Session, Stepper};
+use strand::model::testing::{TEXT, layers, look_ahead_spec, words_spec};
+use strand::model::{LookAhead, Model, ModelSpec, Output, Scheme, Session, Stepper};
 use strand::rnn::{Cell, LayerSpec, Nonlinearity};
 
 /// Bytes of memory that a byte of input may take: a word, character or base has a unit with its text, and a row.
@@ -24,7 +24,8 @@ thread_local! {
 }
 
 /// A tiny model of each kind: three of words (one for each tokenizer), characters, two of DNA, events, two of vectors;
-/// then words and vectors through the other cells, with layer normalisation and residual layers.
+/// then words and vectors through the other cells, with layer normalisation and residual layers; then words, vectors and
+/// bases through bidirectional layers that look ahead.
 pub fn with_models<T>(run: impl FnOnce(&[Arc<Model>]) -> T) -> T {
     MODELS.with(|models| run(models))
 }
@@ -68,7 +69,14 @@ pub fn specs() -> impl Iterator<Item = ModelSpec> {
             encoder: EncoderSpec::Vector(VectorSpec { width: 3 }),
             ..words_spec("tiny", options(3, &[Cell::Rnn, Cell::LstmPeephole, Cell::GruSimplified, Cell::Gru]))
         },
+        ModelSpec { encoder: words(Tokenizer::UdEnglish), ..ahead(3, 2) },
+        ModelSpec { encoder: EncoderSpec::Vector(VectorSpec { width: 2 }), ..ahead(5, 1) },
+        ModelSpec { encoder: dna(&[3]), scheme: Scheme::Runs, ..ahead(0, 1) },
     ])
+}
+
+fn ahead(steps: usize, block: usize) -> ModelSpec {
+    look_ahead_spec("tiny", layers(&[Cell::Lstm, Cell::Gru], 3), Some(LookAhead { steps, block: Some(block) }))
 }
 
 /// Layers of these cells with all options that they can have: where the input is as wide as they are, they are residual.
@@ -97,9 +105,9 @@ pub fn format_of(model: &Model) -> InputFormat {
 /// Labels what waits.
 pub fn step(model: &Arc<Model>, session: &mut Session) -> Output {
     let mut output = Output::default();
-    let waiting = session.waiting();
+    let ready = session.ready();
     Stepper::new(model.clone()).step(&mut [session], std::slice::from_mut(&mut output));
-    assert_eq!(output.labels.len(), waiting);
+    assert_eq!(output.labels.len(), ready);
     for label in &output.labels {
         assert!(label.label < model.spec().labels.len());
         assert!((0.0..=1.0).contains(&label.score), "a score of {}", label.score);
@@ -142,10 +150,11 @@ fn outcome(model: &Arc<Model>, format: InputFormat, records: &[&[u8]], saves: bo
     finished.map(|()| (output, bytes))
 }
 
-/// h and c of a saved state: they are at its end, before the checksum.
+/// h and c of the saved state of an ended stream: they are at its end, before the checksum.
 fn numbers(model: &Model, state: &[u8]) -> impl Iterator<Item = f32> {
     let count: usize = model.spec().layers.iter().map(|layer| layer.cell.state() * layer.hidden).sum();
-    let end = state.len() - 4;
+    // After them come the steps that wait for others: none.
+    let end = state.len() - 4 - if model.spec().window().is_some() { 4 } else { 0 };
     state[end - 4 * count..end].as_chunks::<4>().0.iter().map(|&number| f32::from_le_bytes(number))
 }
 

@@ -106,7 +106,8 @@ fn numbers(shape: &NetShape) -> u128 {
         .chars
         .as_ref()
         .map_or(0, |c| of(c.rows, c.dim) + c.directions() as u128 * layer(c.cell.gates(), c.dim, c.hidden));
-    let layers = (shape.layers.iter().enumerate()).map(|(k, l)| layer(l.cell.gates(), shape.layer_input(k), l.hidden));
+    let layers = (shape.layers.iter().enumerate())
+        .map(|(k, l)| l.directions() as u128 * layer(l.cell.gates(), shape.layer_input(k), l.hidden));
     tables + chars + layers.sum::<u128>() + of(shape.classes, shape.top() + 1)
 }
 

@@ -33,13 +33,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use strand::events::Events;
+use strand::model::LookAhead;
 use strand::model::Model;
-use strand::model::testing::tiny_model;
+use strand::model::testing::{TEXT, layers, look_ahead_spec, random_model, tiny_model};
+use strand::rnn::Cell;
 use strand::state::StreamState;
 use world::World;
 
 struct Ground {
-    model: Arc<Model>,
+    /// A strictly online model for even seeds, one that looks ahead for odd ones.
+    models: [Arc<Model>; 2],
     events: Events,
 }
 
@@ -55,15 +58,19 @@ struct Outcome {
 
 impl Ground {
     fn new() -> Ground {
-        let dir = tempfile::tempdir().unwrap();
-        tiny_model(dir.path()).unwrap();
-        let model = Arc::new(Model::load(dir.path()).unwrap());
-        let events = Events::new(&model.spec().labels).unwrap();
-        Ground { model, events }
+        let (online, ahead) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        tiny_model(online.path()).unwrap();
+        let look_ahead = Some(LookAhead { steps: 3, block: Some(2) });
+        let spec = look_ahead_spec("ahead", layers(&[Cell::Lstm], 8), look_ahead);
+        random_model(ahead.path(), &spec, TEXT, 7).unwrap();
+        let models = [&online, &ahead].map(|dir| Arc::new(Model::load(dir.path()).unwrap()));
+        let events = Events::new(&models[0].spec().labels).unwrap();
+        Ground { models, events }
     }
 
     fn run(&self, seed: u64, traced: bool) -> Outcome {
         let plan = Plan::new(seed);
+        let model = &self.models[usize::from(seed % 2 == 1)];
         let transport = plan.transport;
         let ends = match (plan.state.stream_ttl.on(), transport) {
             (None, _) => Ends::Own,
@@ -71,13 +78,13 @@ impl Ground {
             (Some(_), _) => Ends::Told,
         };
         let world = World::new(plan, traced, &self.events);
-        let sim = Sim::new(world, self.model.clone(), self.events.clone());
+        let sim = Sim::new(world, model.clone(), self.events.clone());
         sim.run();
         let mut world = sim.world();
         let mut failure = world.failure.take();
         let mut verdict = Verdict::default();
         if failure.is_none() {
-            verdict = checker::judge(&self.model, &world.plan.records, &published(&world), &states(&world), ends);
+            verdict = checker::judge(model, &world.plan.records, &published(&world), &states(&world), ends);
             let is_good =
                 if transport == Transport::AtLeastOnce { verdict.is_good() } else { verdict.is_exactly_once() };
             failure = (!is_good).then(|| format!("{verdict:?}"));
