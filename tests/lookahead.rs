@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use strand::encode::InputFormat;
 use strand::model::testing::{TEXT, layers, look_ahead_spec, random_model};
-use strand::model::{LookAhead, Model, Output, Session, Stepper};
+use strand::model::{LookAhead, Model, ModelSpec, Output, Scheme, Session, Stepper};
 use strand::rnn::Cell;
 use strand::train::{Recipe, train};
 
@@ -181,9 +181,12 @@ fn what_does_not_go_together_is_said() {
 }
 
 fn place(look_ahead: Option<LookAhead>) -> program::Place {
+    place_with(look_ahead_spec("ahead", layers(&[Cell::Lstm, Cell::Gru], 8), look_ahead))
+}
+
+fn place_with(spec: ModelSpec) -> program::Place {
     let place = program::Place::new();
     std::fs::create_dir(place.path("ahead")).unwrap();
-    let spec = look_ahead_spec("ahead", layers(&[Cell::Lstm, Cell::Gru], 8), look_ahead);
     random_model(&place.path("ahead"), &spec, TEXT, 3).unwrap();
     place
 }
@@ -207,7 +210,8 @@ fn command(place: &program::Place, data: &str) -> std::process::Command {
 #[test]
 fn files_are_labelled_and_scored_as_by_the_library() {
     for look_ahead in [FOUR, None] {
-        let place = place(look_ahead);
+        let spec = look_ahead_spec("ahead", layers(&[Cell::Lstm, Cell::Gru], 8), look_ahead);
+        let place = place_with(ModelSpec { scheme: Scheme::Plain, outside: None, ..spec });
         place.file("in.txt", TEXT);
         let model = Arc::new(Model::load(&place.path("ahead")).unwrap());
         let tagged = place.run(&["tag", "--model", "ahead", "in.txt", "--output", "conll"]).ok();
