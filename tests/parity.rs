@@ -1,8 +1,12 @@
-//! The engine and the trainer against PyTorch: golden values made by `tests/reference/torch_golden.py`.
+//! The engine and the trainer against PyTorch: golden values made by `tests/reference/torch_golden.py` and
+//! `torch_lookahead.py`.
 
 use safetensors::SafeTensors;
 use strand::encode::{Features, TableShape};
+use strand::model::lookahead::AheadLane;
+use strand::model::network::{Lane, Network, Scratch};
 use strand::model::params::{NetShape, Params};
+use strand::rnn::ahead::{Part, Window, Windows};
 use strand::rnn::layer::{Layer, LayerScratch, LayerWeights};
 use strand::rnn::{Cell, LayerSpec, Nonlinearity};
 use strand::train::network::{LossSpec, States, TrainBatch, TrainNet, Worker};
@@ -124,4 +128,73 @@ fn a_training_follows_pytorchs_loss_for_100_steps() {
     }
     assert!(losses[99] < losses[0] * 0.9, "the problem is learnt at all");
     assert!((1..100).contains(&clipped), "clipping has a part in it: {clipped} of 100 steps");
+}
+
+/// Bidirectional layers, seen whole and in windows: probabilities, loss and gradients.
+#[test]
+fn what_is_seen_ahead_is_what_pytorch_makes_of_the_same_windows() {
+    let bytes = std::fs::read("tests/golden/lookahead.safetensors").unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let (x, targets) = (floats(&file, "x"), integers(&file, "targets"));
+    let steps = targets.len();
+    for (name, cell) in [("lstm", Cell::Lstm), ("gru", Cell::Gru), ("tanh", Cell::Rnn)] {
+        for (block, right) in [(steps, 0), (1, 0), (1, 2), (2, 1), (3, 2), (4, 0)] {
+            let case = format!("{name}.{block}.{right}");
+            let layer = LayerSpec { bidirectional: true, ..LayerSpec::new(cell, 4) };
+            let shape = NetShape {
+                tables: vec![],
+                chars: None,
+                dense: 5,
+                layers: vec![layer.clone(), layer],
+                classes: 3,
+                pool: None,
+                window: Some(Window { block, right }),
+            };
+            let mut rng = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0);
+            let mut params: Params<f32> = Params::random(&shape, &mut rng);
+            for at in 0..params.len() {
+                let tensor = format!("{name}/{}", params.name(at));
+                params.slice_mut(at).copy_from_slice(&floats(&file, &tensor));
+            }
+            let features = Features { steps, dense: x.clone(), ..Features::default() };
+
+            let net = Network::new(&shape, &params);
+            let (mut state, mut probabilities) = (vec![0.0; net.state_len()], Vec::new());
+            let lane = Lane { features: &features, state: &mut state, probabilities: &mut probabilities };
+            net.forward_ahead(&mut [AheadLane { lane, ready: steps }], 0..usize::MAX, &mut Scratch::default());
+            assert_close(&probabilities, &floats(&file, &format!("{case}/p")), 1e-5, &case);
+
+            let mut parts: Vec<Part> = (0..steps)
+                .step_by(block)
+                .map(|from| {
+                    let block = block.min(steps - from);
+                    Part { stream: 0, from, block, steps: (block + right).min(steps - from) }
+                })
+                .collect();
+            let mut windows = Windows::default();
+            windows.lay(&mut parts, steps, |_, step| step);
+            let mut all = features.clone();
+            for &(_, step) in &windows.ahead_rows {
+                all.dense.extend_from_slice(&x[5 * step..5 * step + 5]);
+                all.steps += 1;
+            }
+            let batch = TrainBatch {
+                features: all,
+                sizes: vec![1; steps],
+                reset: vec![false; steps],
+                targets: targets.iter().map(|&t| t as u32).collect(),
+                weights: vec![1.0; steps],
+                windows: Some(windows),
+            };
+            let (mut net, mut worker) = (TrainNet::new(&shape), Worker::new(&shape, &params));
+            net.set(&params, 1);
+            let loss = LossSpec { total_weight: steps as f64, label_smoothing: 0.0, ordinal: None };
+            let result = worker.run(&net, &params, &batch, &mut States::zero(&shape, 1), None, loss);
+            assert_close(&[result.loss as f32], &floats(&file, &format!("{case}/loss")), 1e-5, &case);
+            for at in 0..params.len() {
+                let tensor = format!("{case}/d/{}", params.name(at));
+                assert_close(worker.grads.slice(at), &floats(&file, &tensor), 1e-5, &tensor);
+            }
+        }
+    }
 }
