@@ -75,6 +75,7 @@ fn a_training_follows_pytorchs_loss_for_100_steps() {
         layers: vec![LayerSpec::new(Cell::Lstm, 10), LayerSpec::new(Cell::Gru, 8)],
         classes: 4,
         pool: None,
+        language: None,
     };
     let mut rng = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0);
     let mut params: Params<f32> = Params::random(&shape, &mut rng);

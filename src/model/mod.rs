@@ -21,23 +21,28 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod adaptive;
 pub mod bench;
 pub mod classify;
+pub mod language;
 pub mod network;
 mod numbers;
 pub mod params;
 pub mod pool;
+pub mod sample;
 pub mod session;
 pub mod spans;
 pub mod spec;
 mod state;
 pub mod testing;
 
+pub use language::Likelihood;
 pub use numbers::StatePrecision;
 pub use pool::Pooling;
 pub use session::{Output, Session, StepLabel, Stepper};
 pub use spans::{Span, SpanDecoder};
-pub use spec::{ClassifySpec, ModelError, ModelSpec, Scheme, Task};
+pub use sample::{Sampler, SamplerSpec};
+pub use spec::{ClassifySpec, LanguageSpec, ModelError, ModelSpec, Scheme, Softmax, Task};
 pub use state::StateError;
 
 use crate::encode::Encoder;
@@ -135,6 +140,9 @@ fn fingerprint(spec: &ModelSpec, encoder: &Encoder, params: &Params<f32>) -> Res
     hash.update(serde_json::to_vec(&decides).map_err(|e| e.to_string())?);
     if let Some(classify) = &spec.classify {
         hash.update(serde_json::to_vec(classify).map_err(|e| e.to_string())?);
+    }
+    if let Some(language) = &spec.language {
+        hash.update(serde_json::to_vec(language).map_err(|e| e.to_string())?);
     }
     encoder.fingerprint_into(&mut hash);
     for at in 0..params.len() {

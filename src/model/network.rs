@@ -1,5 +1,6 @@
 //! The network at work: features of many streams in, class probabilities out.
 
+use super::adaptive::UnitHead;
 use super::params::{CharNetShape, NetShape, Params};
 use crate::encode::Features;
 use crate::rnn::kernel::{self, Packed};
@@ -29,6 +30,8 @@ pub struct Network {
     head_bias: Vec<f32>,
     /// For attention.
     query: Vec<f32>,
+    /// For language models.
+    pub(super) units: Option<UnitHead>,
 }
 
 /// One stream's part of a call of [`Network::forward`].
@@ -70,6 +73,7 @@ impl Network {
             head: Packed::new(params.slice(head), (1, shape.top()), shape.top(), shape.classes),
             head_bias: params.slice(head + 1).to_vec(),
             query: shape.query_at().map_or(Vec::new(), |at| params.slice(at).to_vec()),
+            units: shape.language.as_ref().map(|softmax| UnitHead::new(softmax, shape, params)),
             shape: shape.clone(),
         }
     }
@@ -78,9 +82,12 @@ impl Network {
         &self.shape
     }
 
-    /// Numbers that a classifier carries of what it has pooled of a stream.
+    /// Numbers that a classifier carries of what it has pooled of a stream, or a language model of its last output.
     pub fn pool_len(&self) -> usize {
-        self.shape.pool.map_or(0, |pool| pool.numbers(self.shape.top()))
+        match (&self.shape.language, self.shape.pool) {
+            (Some(_), _) => 1 + self.shape.top(),
+            (None, pool) => pool.map_or(0, |pool| pool.numbers(self.shape.top())),
+        }
     }
 
     /// Numbers in one stream's state.

@@ -3,7 +3,7 @@
 use super::TrainError;
 use super::checkpoint::Progress;
 use super::recipe::{FileSpec, Recipe};
-use crate::model::Model;
+use crate::model::{Model, Task};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -19,10 +19,15 @@ pub fn write_if_absent(dir: &Path, recipe: &Recipe, model: &Model, progress: &Pr
 fn card(recipe: &Recipe, model: &Model, progress: &Progress) -> String {
     let spec = model.spec();
     let layers: Vec<String> = spec.layers.iter().map(|l| format!("{:?} {}", l.cell, l.hidden).to_lowercase()).collect();
+    let kind = match spec.task {
+        Task::Tag => "tagger",
+        Task::Classify => "classifier of streams",
+        Task::LanguageModel => "language model",
+    };
     let mut text = format!(
         "# {}\n\nA strictly online {}: {} encoder, layers {}, {} parameters, labels {}.\n\n## Data\n\n",
         spec.name,
-        if spec.classify.is_some() { "classifier of streams" } else { "tagger" },
+        kind,
         spec.encoder.kind(),
         layers.join(", "),
         model.parameters(),

@@ -18,6 +18,7 @@ fn shape(layers: Vec<LayerSpec>, char_cell: Option<Cell>) -> NetShape {
         layers,
         classes: 4,
         pool: None,
+        language: None,
     }
 }
 
