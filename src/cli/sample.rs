@@ -39,8 +39,7 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let model = load_model(&args.model)?;
     let Args { temperature, top_k, top_p, seed, .. } = args;
-    let mut sampler =
-        Sampler::new(model.clone(), SamplerSpec { temperature, top_k, top_p, seed }).map_err(usage)?;
+    let mut sampler = Sampler::new(model.clone(), SamplerSpec { temperature, top_k, top_p, seed }).map_err(usage)?;
     let mut session = Session::new(&model);
     let encoder = model.encoder();
     let events = matches!(encoder.spec(), EncoderSpec::Events(_));

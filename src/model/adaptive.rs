@@ -145,7 +145,12 @@ impl Tail {
 /// -ln of the softmax of each row's `wanted` column, in nats. Turns the logits into probabilities.
 ///
 /// Of the largest logit m and its probability p, ln Σ e^x = m - ln p, so that nothing under- or overflows.
-fn surprise_rows(width: usize, logits: &mut [f32], wanted: impl Iterator<Item = usize>, mut told: impl FnMut(usize, f64)) {
+fn surprise_rows(
+    width: usize,
+    logits: &mut [f32],
+    wanted: impl Iterator<Item = usize>,
+    mut told: impl FnMut(usize, f64),
+) {
     let tops: Vec<(usize, f32, f32)> = (logits.chunks_exact(width).zip(wanted))
         .map(|(row, wanted)| {
             let mut top = 0;

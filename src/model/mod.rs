@@ -39,9 +39,9 @@ pub mod testing;
 pub use language::Likelihood;
 pub use numbers::StatePrecision;
 pub use pool::Pooling;
+pub use sample::{Sampler, SamplerSpec};
 pub use session::{Output, Session, StepLabel, Stepper};
 pub use spans::{Span, SpanDecoder};
-pub use sample::{Sampler, SamplerSpec};
 pub use spec::{ClassifySpec, LanguageSpec, ModelError, ModelSpec, Scheme, Softmax, Task};
 pub use state::StateError;
 

@@ -218,7 +218,8 @@ impl NetShape {
         if let Some(softmax) = &self.language {
             all.push(("start".into(), vec![self.top()], Init::All(0.0)));
             for i in 0..softmax.clusters() {
-                let (narrow, bound) = (softmax.narrow(i, self.top()), |n: usize| Init::Uniform(1.0 / (n as f64).sqrt()));
+                let (narrow, bound) =
+                    (softmax.narrow(i, self.top()), |n: usize| Init::Uniform(1.0 / (n as f64).sqrt()));
                 all.push((format!("tail.{i}.0.weight"), vec![narrow, self.top()], bound(self.top())));
                 all.push((format!("tail.{i}.1.weight"), vec![softmax.cluster(i).len(), narrow], bound(narrow)));
             }

@@ -236,7 +236,9 @@ impl ModelSpec {
         };
         language.check().map_err(|e| format!("language.{e}"))?;
         if self.labels != SURPRISE_LABELS || self.scheme != Scheme::Plain || self.classes.is_some() {
-            return Err(format!("a language model has labels = {SURPRISE_LABELS:?}, scheme = \"plain\" and no classes"));
+            return Err(format!(
+                "a language model has labels = {SURPRISE_LABELS:?}, scheme = \"plain\" and no classes"
+            ));
         }
         match self.encoder {
             EncoderSpec::Words(_) | EncoderSpec::Chars(_) | EncoderSpec::Events(_) => Ok(()),

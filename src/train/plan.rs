@@ -82,7 +82,8 @@ impl Plan {
                 if row == NO_ROW {
                     continue;
                 }
-                let targets = usize::from(corpus.targets[row as usize] != NO_TARGET) + usize::from(self.begins(corpus, at));
+                let targets =
+                    usize::from(corpus.targets[row as usize] != NO_TARGET) + usize::from(self.begins(corpus, at));
                 weight += targets as f64 * corpus.weights[row as usize] as f64;
                 scored += targets;
             }

@@ -168,14 +168,17 @@ impl TaskSpec {
         ];
         if others.contains(&true) {
             return Err(
-                "task.scheme, dna_labels, pooling, every, labels and ordinal are not for kind = \"language_model\"".into()
+                "task.scheme, dna_labels, pooling, every, labels and ordinal are not for kind = \"language_model\""
+                    .into(),
             );
         }
         if self.threshold_quantile.is_some_and(|share| !(share > 0.0 && share < 1.0)) {
             return Err("task.threshold_quantile must be above 0 and below 1, such as 0.999".into());
         }
         if format == DataFormat::Dna {
-            return Err("kind = \"language_model\" reads data.format = \"text\", \"lines\", \"jsonl\" or \"conll\"".into());
+            return Err(
+                "kind = \"language_model\" reads data.format = \"text\", \"lines\", \"jsonl\" or \"conll\"".into()
+            );
         }
         let spec = LanguageSpec {
             softmax: self.softmax.unwrap_or_default(),

@@ -51,8 +51,7 @@ pub fn evaluate(
     let spec = model.spec();
     let threshold = spec.language.as_ref().and_then(|language| language.threshold);
     let (all, judged) = (Likelihood::default(), Vec::new());
-    let mut report =
-        LanguageReport { model: spec.name.clone(), threshold, records: 0, all, surprising: 0, judged };
+    let mut report = LanguageReport { model: spec.name.clone(), threshold, records: 0, all, surprising: 0, judged };
     for file in files {
         match &range {
             Some(range) => {
@@ -141,7 +140,11 @@ impl LanguageReport {
         let count = |which: fn(bool, bool) -> bool| {
             self.judged.iter().filter(|(nats, gold)| which(*nats > threshold, *gold)).count() as u64
         };
-        Some(Counts { right: count(|given, gold| given && gold), predicted: count(|given, _| given), gold: count(|_, gold| gold) })
+        Some(Counts {
+            right: count(|given, gold| given && gold),
+            predicted: count(|given, _| given),
+            gold: count(|_, gold| gold),
+        })
     }
 
     /// One JSON object, on one line.
