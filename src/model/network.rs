@@ -99,7 +99,9 @@ impl Network {
     fn most_rows(&self) -> usize {
         let wide = |layer: &Layer| layer.cell().gates() * layer.hidden();
         let layers = self.layers.iter().map(wide).max().unwrap_or(0);
-        MAX_ROWS.min(MAX_NUMBERS / layers.max(self.shape.input()).max(self.shape.classes).max(1))
+        // A language model's head has windows of its own.
+        let classes = if self.units.is_some() { 0 } else { self.shape.classes };
+        MAX_ROWS.min(MAX_NUMBERS / layers.max(self.shape.input()).max(classes).max(1))
     }
 
     /// Runs all steps of all lanes. What a lane gets is bit for bit the same whatever the other lanes are and however
