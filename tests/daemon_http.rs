@@ -406,7 +406,7 @@ fn the_daemon_tells_how_it_is() {
 }
 
 /// All that `/metrics` tells once records, labels and dead letters have passed. Dashboards rest on these names.
-const METRICS: [&str; 41] = [
+const METRICS: [&str; 43] = [
     "process_resident_memory_bytes",
     "process_start_time_seconds",
     "strand_batch_steps",
@@ -445,6 +445,8 @@ const METRICS: [&str; 41] = [
     "strand_streams_live",
     "strand_streams_resident",
     "strand_streams_spilled",
+    "strand_surprise_nats",
+    "strand_surprising_total",
     "strand_transaction_seconds",
     "strand_transactions_total",
     "strand_unknown_tokens_total",

@@ -80,6 +80,7 @@ fn a_training_follows_pytorchs_loss_for_100_steps() {
         classes: 4,
         window: None,
         pool: None,
+        language: None,
     };
     let mut rng = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0);
     let mut params: Params<f32> = Params::random(&shape, &mut rng);
@@ -142,6 +143,7 @@ fn what_is_seen_ahead_is_what_pytorch_makes_of_the_same_windows() {
             let case = format!("{name}.{block}.{right}");
             let layer = LayerSpec { bidirectional: true, ..LayerSpec::new(cell, 4) };
             let shape = NetShape {
+                language: None,
                 tables: vec![],
                 chars: None,
                 dense: 5,

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use strand::model::{Model, Output, Session, Stepper};
 
-const SHIPPED: [&str; 4] = ["ner-en", "pos-en", "dna-coding", "sentiment-en"];
+const SHIPPED: [&str; 6] = ["ner-en", "pos-en", "dna-coding", "sentiment-en", "charlm-shakespeare", "service-log"];
 
 fn dir(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name)
@@ -94,6 +94,47 @@ fn moods_are_told() {
     }
 }
 
+/// The surprises of a stream's units, and which of them are above the threshold.
+fn surprises(name: &str, input: &[u8]) -> (Vec<f32>, Vec<usize>) {
+    let model = Arc::new(Model::load(&dir(name)).unwrap());
+    let (mut session, mut output) = (Session::new(&model), Output::default());
+    session.push(&model, model.encoder().format(), input).unwrap();
+    session.finish_unit(&model).unwrap();
+    Stepper::new(model.clone()).step(&mut [&mut session], std::slice::from_mut(&mut output));
+    let above = (0..output.labels.len()).filter(|&k| output.labels[k].label == 1).collect();
+    (output.surprises, above)
+}
+
+#[test]
+fn verse_is_likelier_than_the_same_letters_backwards() {
+    let nats = |text: &str| {
+        let surprises = surprises("charlm-shakespeare", text.as_bytes()).0;
+        surprises.iter().sum::<f32>() / surprises.len() as f32
+    };
+    let verse = "KING HENRY:\nNow, by my sword, good cousin, thou shalt stay,\nAnd we shall hear what news the morrow brings.\n";
+    let backwards: String = verse.chars().rev().collect();
+    assert!(
+        nats(verse) < 2.2 && nats(&backwards) > nats(verse) + 1.0,
+        "{}, {} backwards",
+        nats(verse),
+        nats(&backwards)
+    );
+}
+
+#[test]
+fn events_out_of_place_are_surprising() {
+    let session = ["connect", "login", "login_ok", "lock", "request_put", "db_query", "db_rows", "reply_put", "unlock"];
+    let told = |events: &[&str]| surprises("service-log", serde_json::to_string(events).unwrap().as_bytes()).1;
+    assert_eq!(told(&session), Vec::<usize>::new());
+    let mut other = session;
+    other[7] = "reply_get";
+    assert_eq!(told(&other)[0], 7, "a reply of another kind");
+    let without: Vec<&str> = session.into_iter().filter(|event| *event != "lock").collect();
+    assert_eq!(told(&without)[0], 3, "a lock that was not taken");
+    other[7] = "core_dump";
+    assert_eq!(told(&other)[0], 7, "never seen");
+}
+
 #[test]
 fn bases_are_labelled_one_by_one() {
     let found = label("dna-coding", &bases());
@@ -106,9 +147,13 @@ fn bases_are_labelled_one_by_one() {
 #[test]
 fn the_daemon_labels_as_tag_does() {
     let bases = bases();
-    for (name, input) in
-        [("ner-en", LETTER), ("pos-en", LETTER), ("dna-coding", bases.as_str()), ("sentiment-en", LETTER)]
-    {
+    for (name, input) in [
+        ("ner-en", LETTER),
+        ("pos-en", LETTER),
+        ("dna-coding", bases.as_str()),
+        ("sentiment-en", LETTER),
+        ("charlm-shakespeare", LETTER),
+    ] {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("input.txt");
         std::fs::write(&file, input).unwrap();

@@ -39,6 +39,7 @@ impl Learner {
             classes: NAMES,
             window: None,
             pool: None,
+            language: None,
         };
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut params: Params<f32> = Params::random(&shape, &mut rng);

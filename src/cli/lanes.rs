@@ -293,6 +293,7 @@ fn step<C>(model: &Model, stepper: &mut Stepper, batch: &mut [Taken<C>]) -> Vec<
             taken.session.conclude(model, output);
             output.spans.extend(taken.session.end());
         }
+        taken.session.tell(model, output);
     }
     outputs
 }

@@ -14,6 +14,8 @@ mod pieces;
 mod readers;
 mod render;
 mod run;
+mod sample;
+mod score;
 mod send;
 mod tag;
 mod train;
@@ -39,6 +41,8 @@ enum Command {
     Send(send::Args),
     Tag(tag::Args),
     Eval(eval::Args),
+    Score(score::Args),
+    Sample(sample::Args),
     Train(train::Args),
     Model(model::Args),
     Check(check::CheckArgs),
@@ -52,6 +56,8 @@ pub fn run() -> anyhow::Result<()> {
         Command::Send(args) => send::run(args),
         Command::Tag(args) => tag::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Score(args) => score::run(args),
+        Command::Sample(args) => sample::run(args),
         Command::Train(args) => train::run(args),
         Command::Model(args) => model::run(args),
         Command::Check(args) => check::run(&args),

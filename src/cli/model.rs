@@ -68,6 +68,18 @@ fn as_text(model: &Model, bytes: u64) -> anyhow::Result<String> {
         let (pooling, temperature) = (pooling.as_str().unwrap_or_default(), classify.temperature);
         writeln!(out, "  classes      {every}, outputs pooled: {pooling}, temperature {temperature}")?;
     }
+    if let Some(language) = &spec.language {
+        let softmax = match language.cutoffs.as_slice() {
+            [] => "full softmax".to_string(),
+            cutoffs => format!("adaptive softmax, clusters from units {cutoffs:?}, div_value {}", language.div_value),
+        };
+        let units = model.encoder().layout().tables.first().map_or(0, |table| table.rows);
+        let threshold = match language.threshold {
+            Some(nats) => format!("surprising above {nats} nats"),
+            None => "no threshold of surprise".to_string(),
+        };
+        writeln!(out, "  language     {units} units, {softmax}, {threshold}")?;
+    }
     if let Some(classes) = &spec.classes {
         let classes: Vec<String> = classes.iter().map(|c| format!("{} → {}", c.class, c.label)).collect();
         writeln!(out, "  classes      {}", classes.join(", "))?;

@@ -11,6 +11,7 @@ pub mod intervals;
 pub mod jsonl;
 pub mod labelled;
 pub mod source;
+pub mod text;
 
 pub use conll::{ConllReader, LabelMap, Sentence, read_sentences};
 pub use detokenize::detokenize;
@@ -20,6 +21,7 @@ pub use intervals::{Interval, Strand, read_intervals};
 pub use jsonl::{JsonRecord, JsonlReader};
 pub use labelled::{Content, LabelAt, Labelled, find_labels, read_json_lines, read_lines};
 pub use source::{Lines, Source};
+pub use text::{characters, read_text};
 
 /// Why a file could not be read.
 #[derive(Debug, thiserror::Error)]

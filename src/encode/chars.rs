@@ -31,6 +31,10 @@ impl Chars {
         self.chars.save(&dir.join(FILE))
     }
 
+    pub fn unit_text(&self, row: u32) -> Option<char> {
+        self.chars.entry(row)
+    }
+
     pub fn fingerprint_into(&self, hash: &mut Sha256) {
         self.chars.fingerprint_into(hash);
     }

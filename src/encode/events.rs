@@ -27,6 +27,10 @@ impl Events {
         self.events.save(&dir.join(FILE))
     }
 
+    pub fn unit_text(&self, row: u32) -> Option<&str> {
+        self.events.entry(row)
+    }
+
     pub fn fingerprint_into(&self, hash: &mut Sha256) {
         self.events.fingerprint_into(hash);
     }

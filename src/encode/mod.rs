@@ -296,6 +296,17 @@ impl Encoder {
         }
     }
 
+    /// The word (in the vocabulary's spelling), character or event of a row of the first table; none of row 0, which
+    /// stands for all unknown ones.
+    pub fn unit_text(&self, row: u32) -> Option<String> {
+        match &self.kind {
+            Kind::Words(words) => words.unit_text(row).map(str::to_string),
+            Kind::Chars(chars) => chars.unit_text(row).map(String::from),
+            Kind::Events(events) => events.unit_text(row).map(str::to_string),
+            Kind::Dna(_) | Kind::Vector(_) => None,
+        }
+    }
+
     /// Whether a step's word, character or event was not in the vocabulary, by its table indices.
     pub fn is_unknown(&self, ids: &[u32]) -> bool {
         ids.first() == Some(&0)

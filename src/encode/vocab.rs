@@ -63,6 +63,11 @@ impl Vocabulary {
         self.rows.get(text).copied().unwrap_or(0)
     }
 
+    /// The text of a row but 0, if there is such a row.
+    pub fn entry(&self, row: u32) -> Option<&str> {
+        self.entries.get((row as usize).checked_sub(1)?).map(|entry| &**entry)
+    }
+
     /// Rows of the table, the unknown one included.
     pub fn rows(&self) -> usize {
         self.entries.len() + 1
@@ -154,6 +159,11 @@ impl CharVocabulary {
             Some(&row) => row,
             None => self.others.get(&c).copied().unwrap_or(0),
         }
+    }
+
+    /// The character of a row but 0, if there is such a row.
+    pub fn entry(&self, row: u32) -> Option<char> {
+        self.entries.get((row as usize).checked_sub(1)?).copied()
     }
 
     /// Rows of the table, the unknown one included.

@@ -71,6 +71,10 @@ impl Words {
         }
     }
 
+    pub fn unit_text(&self, row: u32) -> Option<&str> {
+        self.words.entry(row)
+    }
+
     pub fn fingerprint_into(&self, hash: &mut Sha256) {
         self.words.fingerprint_into(hash);
         if let Some(chars) = &self.chars {

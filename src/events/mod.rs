@@ -46,6 +46,9 @@ pub struct Tally {
     /// Records that were taken before.
     pub skipped: u64,
     confidence: LocalHistogram,
+    /// From language models: units above the threshold, and -ln P of all.
+    surprising: u64,
+    surprise: LocalHistogram,
 }
 
 impl Tally {
@@ -58,9 +61,16 @@ impl Tally {
         self.confidence.observe(f64::from(score));
     }
 
+    /// A unit that a language model was this surprised by.
+    pub fn unit(&mut self, nats: f32, is_surprising: bool) {
+        self.surprising += u64::from(is_surprising);
+        self.surprise.observe(f64::from(nats));
+    }
+
     /// The batch was not committed: nothing of it counts.
     pub fn discard(self) {
         self.confidence.clear();
+        self.surprise.clear();
     }
 }
 
@@ -204,6 +214,8 @@ impl Events {
             expired: 0,
             skipped: 0,
             confidence: self.0.metrics.label_confidence.local(),
+            surprising: 0,
+            surprise: self.0.metrics.surprise_nats.local(),
         }
     }
 
@@ -236,6 +248,8 @@ impl Events {
             metrics.streams_ended.with_label_values(&["event"]).inc_by(tally.ended);
             metrics.streams_ended.with_label_values(&["ttl"]).inc_by(tally.expired);
             tally.confidence.flush();
+            metrics.surprising.inc_by(tally.surprising);
+            tally.surprise.flush();
         }
         metrics.records.inc_by(records);
         metrics.steps.inc_by(steps);

@@ -48,12 +48,13 @@ impl Session {
         output.probabilities.extend(p);
     }
 
-    /// As [`Session::estimate`], for the last time: the stream ends or is reset.
+    /// As [`Session::estimate`], for the last time: the stream ends or is reset. From a language model how likely it was.
     pub fn conclude(&mut self, model: &Model, output: &mut Output) {
         if model.spec.classify.is_some() {
             self.estimate(model, output);
             self.spans.open = None;
         }
+        self.tell(model, output);
     }
 }
 

@@ -21,13 +21,16 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod adaptive;
 pub mod bench;
 pub mod classify;
+pub mod language;
 pub mod lookahead;
 pub mod network;
 mod numbers;
 pub mod params;
 pub mod pool;
+pub mod sample;
 pub mod session;
 pub mod spans;
 pub mod spec;
@@ -35,12 +38,14 @@ mod state;
 pub mod testing;
 mod waiting;
 
+pub use language::Likelihood;
 pub use lookahead::LookAhead;
 pub use numbers::StatePrecision;
 pub use pool::Pooling;
+pub use sample::{Sampler, SamplerSpec};
 pub use session::{Output, Session, StepLabel, Stepper};
 pub use spans::{Span, SpanDecoder};
-pub use spec::{ClassifySpec, ModelError, ModelSpec, Scheme, Task};
+pub use spec::{ClassifySpec, LanguageSpec, ModelError, ModelSpec, Scheme, Softmax, Task};
 pub use state::StateError;
 
 use crate::encode::Encoder;
@@ -141,6 +146,9 @@ fn fingerprint(spec: &ModelSpec, encoder: &Encoder, params: &Params<f32>) -> Res
     }
     if let Some(look_ahead) = &spec.look_ahead {
         hash.update(serde_json::to_vec(look_ahead).map_err(|e| e.to_string())?);
+    }
+    if let Some(language) = &spec.language {
+        hash.update(serde_json::to_vec(language).map_err(|e| e.to_string())?);
     }
     encoder.fingerprint_into(&mut hash);
     for at in 0..params.len() {

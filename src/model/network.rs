@@ -1,5 +1,6 @@
 //! The network at work: features of many streams in, class probabilities out.
 
+use super::adaptive::UnitHead;
 use super::lookahead::{AheadLane, AheadScratch};
 use super::params::{CharNetShape, NetShape, Params};
 use crate::encode::Features;
@@ -33,6 +34,8 @@ pub struct Network {
     head_bias: Vec<f32>,
     /// For attention.
     query: Vec<f32>,
+    /// For language models.
+    pub(super) units: Option<UnitHead>,
 }
 
 /// One stream's part of a call of [`Network::forward`].
@@ -82,6 +85,7 @@ impl Network {
             head: Packed::new(params.slice(head), (1, shape.top()), shape.top(), shape.classes),
             head_bias: params.slice(head + 1).to_vec(),
             query: shape.query_at().map_or(Vec::new(), |at| params.slice(at).to_vec()),
+            units: shape.language.as_ref().map(|softmax| UnitHead::new(softmax, shape, params)),
             shape: shape.clone(),
         }
     }
@@ -100,9 +104,12 @@ impl Network {
         self.reverse[k].as_ref()
     }
 
-    /// Numbers that a classifier carries of what it has pooled of a stream.
+    /// Numbers that a classifier carries of what it has pooled of a stream, or a language model of its last output.
     pub fn pool_len(&self) -> usize {
-        self.shape.pool.map_or(0, |pool| pool.numbers(self.shape.top()))
+        match (&self.shape.language, self.shape.pool) {
+            (Some(_), _) => 1 + self.shape.top(),
+            (None, pool) => pool.map_or(0, |pool| pool.numbers(self.shape.top())),
+        }
     }
 
     /// Numbers in one stream's state.
@@ -114,7 +121,9 @@ impl Network {
     pub(super) fn most_rows(&self) -> usize {
         let wide = |layer: &Layer| layer.cell().gates() * layer.hidden();
         let layers = self.layers.iter().map(wide).max().unwrap_or(0);
-        MAX_ROWS.min(MAX_NUMBERS / layers.max(self.shape.input()).max(self.shape.classes).max(1))
+        // A language model's head has windows of its own.
+        let classes = if self.units.is_some() { 0 } else { self.shape.classes };
+        MAX_ROWS.min(MAX_NUMBERS / layers.max(self.shape.input()).max(classes).max(1))
     }
 
     /// Runs all steps of all lanes. What a lane gets is bit for bit the same whatever the other lanes are and however

@@ -1,5 +1,6 @@
 //! The parameters of a network: names, shapes, first values, and their file `weights.safetensors`.
 
+use super::adaptive::UnitSoftmax;
 use super::pool::Pooling;
 use super::spec::{ModelError, ModelSpec};
 use crate::encode::{EncoderSpec, Layout, TableShape};
@@ -25,6 +26,8 @@ pub struct NetShape {
     pub pool: Option<Pooling>,
     /// What the directions that read backwards see; there is one if and only if a layer is bidirectional.
     pub window: Option<Window>,
+    /// The head reads the output of each step and gives the probabilities of the next unit.
+    pub language: Option<UnitSoftmax>,
 }
 
 /// The recurrent character encoder: the last h over a word's characters, forwards and (if asked) backwards.
@@ -95,14 +98,17 @@ impl NetShape {
             }),
             _ => None,
         };
+        let units = layout.tables.first().map_or(0, |table| table.rows);
+        let language = spec.language.as_ref().map(|language| UnitSoftmax::of(language, units)).transpose()?;
         Ok(NetShape {
             tables: layout.tables.clone(),
             chars,
             dense: layout.dense,
             layers: spec.layers.clone(),
-            classes: spec.class_labels()?.len(),
+            classes: language.as_ref().map_or(spec.class_labels()?.len(), UnitSoftmax::head),
             pool: spec.pooling(),
             window: spec.window(),
+            language,
         })
     }
 
@@ -179,6 +185,16 @@ impl NetShape {
         (self.pool == Some(Pooling::Attention)).then(|| self.head_at() + 2)
     }
 
+    /// What the head reads before a stream's first unit, of a language model.
+    pub fn start_at(&self) -> usize {
+        self.head_at() + 2
+    }
+
+    /// The projection of cluster `i` of an adaptive softmax; its weights follow.
+    pub fn tail_at(&self, i: usize) -> usize {
+        self.start_at() + 1 + 2 * i
+    }
+
     /// Names, shapes and first values of all tensors, in the order of the `*_at` positions.
     fn tensors(&self) -> Vec<(String, Vec<usize>, Init)> {
         let mut all = Vec::new();
@@ -216,6 +232,15 @@ impl NetShape {
         all.push(("head.bias".into(), vec![self.classes], bound));
         if self.query_at().is_some() {
             all.push(("pool.query".into(), vec![self.top()], bound));
+        }
+        if let Some(softmax) = &self.language {
+            all.push(("start".into(), vec![self.top()], Init::All(0.0)));
+            for i in 0..softmax.clusters() {
+                let (narrow, bound) =
+                    (softmax.narrow(i, self.top()), |n: usize| Init::Uniform(1.0 / (n as f64).sqrt()));
+                all.push((format!("tail.{i}.0.weight"), vec![narrow, self.top()], bound(self.top())));
+                all.push((format!("tail.{i}.1.weight"), vec![softmax.cluster(i).len(), narrow], bound(narrow)));
+            }
         }
         all
     }

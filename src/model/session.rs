@@ -1,6 +1,7 @@
 //! One stream's life: [`Session`] holds everything that is carried from record to record; [`Stepper`] runs the
 //! network over the waiting steps of many sessions at once. A session as bytes is in [`super::state`].
 
+use super::language::{Likelihood, Weighing};
 use super::lookahead::AheadLane;
 use super::network::{Lane, MAX_NUMBERS, Scratch};
 use super::numbers::{Numbers, StatePrecision, round, widen};
@@ -16,8 +17,11 @@ use std::sync::Arc;
 pub struct Session {
     pub(super) reader: ReaderState,
     pub(super) state: Numbers,
-    /// What a classifier has pooled so far, always exact; empty for other tasks.
+    /// What a classifier has pooled so far, always exact; of a language model whether there was a unit (1 or 0), and the
+    /// last output, of which the next unit is told. Empty for other tasks.
     pub(super) pool: Box<[f32]>,
+    /// Of a language model; else none.
+    pub(super) likelihood: Likelihood,
     pub(super) spans: SpanDecoder,
     pub(super) steps: u64,
     pub(super) units: Vec<Unit>,
@@ -51,6 +55,10 @@ pub struct Output {
     pub unknown: usize,
     /// From a classifier: the probabilities of all labels for each of `labels`, `[labels, model's labels]`.
     pub probabilities: Vec<f32>,
+    /// From a language model: -ln P, in nats, of each of `labels`.
+    pub surprises: Vec<f32>,
+    /// From a language model: how likely the stream was so far.
+    pub likelihood: Option<Likelihood>,
 }
 
 impl Session {
@@ -65,6 +73,7 @@ impl Session {
             reader: ReaderState::default(),
             state: Numbers::zeros(model.network.state_len(), precision),
             pool: vec![0.0; model.network.pool_len()].into(),
+            likelihood: Likelihood::default(),
             spans: SpanDecoder::default(),
             steps: 0,
             units: Vec::new(),
@@ -133,6 +142,7 @@ impl Session {
         assert_eq!(self.waiting(), 0, "a session is reset between steps");
         self.state.clear();
         self.pool.fill(0.0);
+        self.likelihood = Likelihood::default();
         self.reader.context.clear();
         self.spans.finish()
     }
@@ -178,6 +188,7 @@ pub struct Stepper {
     by_label: Vec<f32>,
     /// h and c of the sessions that keep them rounded, one after the other.
     wide: Vec<f32>,
+    pub(super) weighing: Weighing,
 }
 
 impl Stepper {
@@ -188,6 +199,7 @@ impl Stepper {
             probabilities: Vec::new(),
             by_label: Vec::new(),
             wide: Vec::new(),
+            weighing: Weighing::default(),
         }
     }
 
@@ -205,7 +217,10 @@ impl Stepper {
             }
         }
         // So many steps of every session that their probabilities stay within bounds, however long a record is.
-        let width = if model.spec.classify.is_some() { model.network.shape().top() } else { model.class_label.len() };
+        let width = match model.network.pool_len() {
+            0 => model.class_label.len(),
+            _ => model.network.shape().top(),
+        };
         let at_once = (MAX_NUMBERS / (width * sessions.len().max(1))).max(1);
         let at_once = model.network.shape().window.map_or(at_once, |window| at_once.next_multiple_of(window.block));
         for from in (0..longest).step_by(at_once) {
@@ -263,6 +278,10 @@ impl Stepper {
                     session.pool(model, classify, steps.clone(), outputs, output);
                 }
                 return;
+            }
+            if let Some(language) = &model.spec.language {
+                model.network.outputs_range(&mut lanes, steps.clone(), &mut self.scratch);
+                return self.weigh(model, language, steps, sessions, outputs);
             }
             model.network.forward_range(&mut lanes, steps.clone(), &mut self.scratch);
         }

@@ -16,6 +16,73 @@ pub enum Task {
     Tag,
     /// A label for the stream as a whole.
     Classify,
+    /// How likely each unit is after those before it.
+    LanguageModel,
+}
+
+/// The labels of a language model's units.
+pub const SURPRISE_LABELS: [&str; 2] = ["normal", "surprising"];
+
+/// `[language]`: how a language model makes probabilities of units, and which units surprise it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LanguageSpec {
+    #[serde(default)]
+    pub softmax: Softmax,
+    /// For `adaptive`: the clusters' first units, in rising order. Units are in the order of their frequency, and those
+    /// before the first cutoff are in the head itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cutoffs: Vec<usize>,
+    /// For `adaptive`: cluster i, from 0, reads the output projected down to top / div_value^(i + 1) numbers.
+    #[serde(default = "four", skip_serializing_if = "is_four")]
+    pub div_value: f64,
+    /// A unit is surprising if -ln P is above this, in nats. Absent: none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+}
+
+/// The softmax over the units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Softmax {
+    /// One row of weights for each unit.
+    #[default]
+    Full,
+    /// Rare units in clusters that are only looked into where one of theirs occurred (Grave et al. 2017).
+    Adaptive,
+}
+
+fn four() -> f64 {
+    4.0
+}
+
+fn is_four(x: &f64) -> bool {
+    *x == 4.0
+}
+
+impl LanguageSpec {
+    /// Says what does not go together.
+    pub fn check(&self) -> Result<(), String> {
+        match self.softmax {
+            Softmax::Full if !self.cutoffs.is_empty() => {
+                return Err("cutoffs are for softmax = \"adaptive\"".into());
+            }
+            Softmax::Adaptive if self.cutoffs.is_empty() => {
+                return Err("softmax = \"adaptive\" needs cutoffs, such as [2000, 10000]".into());
+            }
+            _ => {}
+        }
+        if self.cutoffs.first() == Some(&0) || self.cutoffs.windows(2).any(|pair| pair[0] >= pair[1]) {
+            return Err(format!("cutoffs = {:?}: must rise, from at least 1", self.cutoffs));
+        }
+        if !(1.0..=1024.0).contains(&self.div_value) {
+            return Err(format!("div_value = {}: must be 1 to 1024", self.div_value));
+        }
+        if self.threshold.is_some_and(|nats| !(nats > 0.0 && nats.is_finite())) {
+            return Err(format!("threshold = {}: must be above 0", self.threshold.unwrap_or_default()));
+        }
+        Ok(())
+    }
 }
 
 /// `[classify]`: how a stream becomes one class.
@@ -74,6 +141,9 @@ pub struct ModelSpec {
     /// How far bidirectional layers see ahead; absent: to the stream's end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub look_ahead: Option<LookAhead>,
+    /// For the task `language_model`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<LanguageSpec>,
     pub encoder: EncoderSpec,
     pub layers: Vec<LayerSpec>,
     /// What [`Model::fingerprint`](super::Model::fingerprint) must be; written with the model. Absent: not checked.
@@ -140,9 +210,15 @@ impl ModelSpec {
         {
             return Err(format!("outside = {outside:?} is none of the labels"));
         }
+        if self.task != Task::LanguageModel && self.language.is_some() {
+            return Err("[language] is for task = \"language_model\"".into());
+        }
         match (self.task, &self.classify) {
             (Task::Tag, None) => {}
-            (Task::Tag, Some(_)) => return Err("[classify] is for task = \"classify\"".into()),
+            (Task::LanguageModel, None) => self.check_language()?,
+            (Task::Tag | Task::LanguageModel, Some(_)) => {
+                return Err("[classify] is for task = \"classify\"".into());
+            }
             (Task::Classify, None) => return Err("task = \"classify\" needs [classify] with its pooling".into()),
             (Task::Classify, Some(classify)) => {
                 if self.scheme != Scheme::Plain || self.outside.is_some() || self.classes.is_some() {
@@ -169,6 +245,22 @@ impl ModelSpec {
     /// Whether labels wait for the end of a stream, which an endless one does not have.
     pub fn needs_the_end(&self) -> bool {
         self.look_ahead.is_none() && self.window().is_some()
+    }
+
+    fn check_language(&self) -> Result<(), String> {
+        let Some(language) = &self.language else {
+            return Err("task = \"language_model\" needs [language]; softmax = \"full\" is one".into());
+        };
+        language.check().map_err(|e| format!("language.{e}"))?;
+        if self.labels != SURPRISE_LABELS || self.scheme != Scheme::Plain || self.classes.is_some() {
+            return Err(format!(
+                "a language model has labels = {SURPRISE_LABELS:?}, scheme = \"plain\" and no classes"
+            ));
+        }
+        match self.encoder {
+            EncoderSpec::Words(_) | EncoderSpec::Chars(_) | EncoderSpec::Events(_) => Ok(()),
+            _ => Err("a language model is one of words, chars or events".into()),
+        }
     }
 
     /// How outputs are pooled, for the task `classify`.

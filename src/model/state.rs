@@ -3,11 +3,13 @@
 //! ```text
 //! version u8 | model fingerprint 32 | steps u64 | open span: 0, or 1 start u64 end u64 length u32 label
 //! | reader state (encode::ReaderState) | numbers u32, each as the version says
-//! | what is pooled, f32 each, as many as the model says (none but for classifiers)
+//! | what is pooled, f32 each, as many as the model says (none but for classifiers and language models)
+//! | of a language model: ln P of the stream f64, its units u64
 //! | the steps that wait, if the model looks ahead (`waiting`) | crc32 u32 of all before
 //! ```
 //! Little-endian. Version 1: f32, bit for bit; version 2: bf16, for a session that keeps them so.
 
+use super::language::{LIKELIHOOD_BYTES, Likelihood};
 use super::numbers::{Numbers, StatePrecision};
 use super::{Model, Session, Span, SpanDecoder, waiting};
 use crate::encode::ReaderState;
@@ -93,6 +95,9 @@ impl Session {
         out.extend_from_slice(&(self.state.len() as u32).to_le_bytes());
         self.state.encode(out);
         self.pool.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes()));
+        if model.spec.language.is_some() {
+            self.likelihood.encode(out);
+        }
         if self.window.is_some() {
             waiting::encode(self, model, out);
         }
@@ -150,12 +155,20 @@ impl Session {
         let count = fields.u32()? as usize;
         let mut session = Session::new(model);
         let (numbers, pooled) = (precision.bytes() * session.state.len(), 4 * session.pool.len());
-        if count != session.state.len() || fields.0.len() < numbers + pooled {
+        let likelihood = if model.spec.language.is_some() { LIKELIHOOD_BYTES } else { 0 };
+        if count != session.state.len() || fields.0.len() < numbers + pooled + likelihood {
             return Err(damaged("its length does not fit the model"));
         }
         session.state = Numbers::decode(fields.take(numbers)?, precision);
         for (x, bytes) in session.pool.iter_mut().zip(fields.take(pooled)?.as_chunks().0) {
             *x = f32::from_le_bytes(*bytes);
+        }
+        if model.spec.language.is_some() {
+            let (log_probability, units) = (f64::from_bits(fields.u64()?), fields.u64()?);
+            session.likelihood = Likelihood { log_probability, units };
+            if !session.likelihood.is_possible(steps) || ![0.0, 1.0].contains(&session.pool[0]) {
+                return Err(damaged("its probability is impossible"));
+            }
         }
         if session.window.is_some() {
             (session.units, session.features) = waiting::decode(&mut fields, model)?;

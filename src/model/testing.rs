@@ -1,8 +1,9 @@
 //! Small models with random weights, for tests and examples: they label nonsense, but exactly as a trained one would.
 
 use super::params::{NetShape, Params};
-use super::{ClassifySpec, LookAhead, Model, ModelError, ModelSpec, Pooling, Scheme, Task};
-use crate::encode::{CharSpec, DnaSpec, Encoder, EncoderSpec, WordSpec};
+use super::spec::SURPRISE_LABELS;
+use super::{ClassifySpec, LanguageSpec, LookAhead, Model, ModelError, ModelSpec, Pooling, Scheme, Softmax, Task};
+use crate::encode::{CharSpec, DnaSpec, Encoder, EncoderSpec, EventSpec, WordSpec};
 use crate::rnn::{Cell, LayerSpec};
 use rand::SeedableRng;
 use std::path::Path;
@@ -33,6 +34,7 @@ pub fn words_spec(name: &str, layers: Vec<LayerSpec>) -> ModelSpec {
         classes: None,
         classify: None,
         look_ahead: None,
+        language: None,
         encoder,
         layers,
         fingerprint: None,
@@ -78,6 +80,34 @@ pub fn classes_spec(name: &str, layers: Vec<LayerSpec>, pooling: Pooling, every:
         classify: Some(ClassifySpec { pooling, every, temperature: 2.0, ordinal: false }),
         ..words_spec(name, layers)
     }
+}
+
+/// What units a language model tells of, with the smallest tables.
+pub fn language_spec(name: &str, layers: Vec<LayerSpec>, encoder: EncoderSpec, cutoffs: &[usize]) -> ModelSpec {
+    ModelSpec {
+        task: Task::LanguageModel,
+        scheme: Scheme::Plain,
+        labels: SURPRISE_LABELS.map(String::from).to_vec(),
+        outside: None,
+        language: Some(LanguageSpec {
+            softmax: if cutoffs.is_empty() { Softmax::Full } else { Softmax::Adaptive },
+            cutoffs: cutoffs.to_vec(),
+            div_value: 2.0,
+            threshold: Some(3.0),
+        }),
+        encoder,
+        ..words_spec(name, layers)
+    }
+}
+
+/// Characters as the units of a language model.
+pub fn chars_encoder() -> EncoderSpec {
+    EncoderSpec::Chars(CharSpec { dim: 6, min_count: 1 })
+}
+
+/// Events as the units of a language model.
+pub fn events_encoder() -> EncoderSpec {
+    EncoderSpec::Events(EventSpec { dim: 6, ..EventSpec::default() })
 }
 
 /// Writes a model of this specification into `dir`, its vocabulary from `text`, its weights random by `seed` (drawn

@@ -234,6 +234,7 @@ impl Labeller {
         if current.record.event == Some(Event::Flush) {
             live.session.estimate(&tagger.model, &mut current.output);
         }
+        live.session.tell(&tagger.model, &mut current.output);
         if ends {
             live.session.conclude(&tagger.model, &mut current.output);
             current.output.spans.extend(live.session.end());
@@ -260,6 +261,10 @@ impl Labeller {
         tally.unknown += current.output.unknown as u64;
         for label in &current.output.labels {
             tally.label(tagger.place(label.label), label.score);
+        }
+        if tagger.model.spec().language.is_some() {
+            let units = current.output.labels.iter().zip(&current.output.surprises);
+            units.for_each(|(unit, &nats)| tally.unit(nats, unit.label > 0));
         }
         let seq = entry.next_seq;
         entry.next_seq += 1;

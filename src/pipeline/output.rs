@@ -1,6 +1,6 @@
 //! The JSON of an output record.
 
-use crate::model::{ModelSpec, Output, Span};
+use crate::model::{Likelihood, ModelSpec, Output, Span};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 #[derive(serde::Serialize)]
@@ -10,10 +10,28 @@ struct Json<'a> {
     model: &'a str,
     labels: Vec<Label<'a>>,
     spans: &'a [Span],
+    #[serde(flatten)]
+    likelihood: Option<StreamLikelihood>,
     r#final: bool,
     /// The stream ends without a class: it never had a step.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     empty: bool,
+}
+
+/// From a language model: how likely the stream was since its start, or its last reset.
+#[derive(serde::Serialize)]
+pub struct StreamLikelihood {
+    units: u64,
+    log_probability: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    perplexity: Option<f64>,
+}
+
+impl From<Likelihood> for StreamLikelihood {
+    fn from(of: Likelihood) -> StreamLikelihood {
+        let perplexity = of.perplexity();
+        StreamLikelihood { units: of.units, log_probability: of.log_probability, perplexity }
+    }
 }
 
 /// A label as output records hold it.
@@ -24,6 +42,8 @@ pub struct Label<'a> {
     text: &'a str,
     label: &'a str,
     score: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    surprise: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     probabilities: Option<Probabilities<'a>>,
 }
@@ -53,6 +73,7 @@ pub fn labels<'a>(model: &'a ModelSpec, output: &'a Output) -> Vec<Label<'a>> {
         text: &step.text,
         label: model.labels.get(step.label).map_or("", String::as_str),
         score: step.score,
+        surprise: output.surprises.get(k).copied(),
         probabilities: (output.probabilities.get(k * classes..(k + 1) * classes))
             .map(|values| Probabilities { labels: &model.labels, values }),
     };
@@ -64,10 +85,12 @@ pub fn is_empty(model: &ModelSpec, output: &Output, ends: bool) -> bool {
     ends && model.classify.is_some() && output.labels.is_empty()
 }
 
-/// `{"stream", "seq", "model", "labels": […], "spans": […], "final"}`.
+/// `{"stream", "seq", "model", "labels": […], "spans": […], "final"}`; from a language model also `units`,
+/// `log_probability` and `perplexity` of the stream.
 pub fn render(model: &ModelSpec, stream: &str, seq: u64, output: &Output, ends: bool) -> Vec<u8> {
     let (labels, empty) = (labels(model, output), is_empty(model, output, ends));
-    let json = Json { stream, seq, model: &model.name, labels, spans: &output.spans, r#final: ends, empty };
+    let likelihood = output.likelihood.map(StreamLikelihood::from);
+    let json = Json { stream, seq, model: &model.name, labels, spans: &output.spans, likelihood, r#final: ends, empty };
     // Fails for maps with keys that are no strings and for failing writers; there is neither.
     serde_json::to_vec(&json).unwrap_or_default()
 }

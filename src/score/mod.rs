@@ -4,11 +4,13 @@
 
 pub mod calibration;
 pub mod genes;
+pub mod roc;
 pub mod spans;
 pub mod tags;
 
 pub use calibration::calibration_error;
 pub use genes::{BaseScore, GeneScore, runs};
+pub use roc::roc_auc;
 pub use spans::{SpanScore, spans_of};
 pub use tags::Confusion;
 

@@ -28,6 +28,7 @@ pub fn words_per_second(threads: usize, rounds: usize) -> f64 {
         classes: CLASSES,
         window: None,
         pool: None,
+        language: None,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut params: Params<f32> = Params::random(&shape, &mut rng);

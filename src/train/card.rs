@@ -3,7 +3,7 @@
 use super::TrainError;
 use super::checkpoint::Progress;
 use super::recipe::{FileSpec, Recipe};
-use crate::model::Model;
+use crate::model::{Model, Task};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -20,6 +20,11 @@ fn card(recipe: &Recipe, model: &Model, progress: &Progress) -> String {
     let spec = model.spec();
     let layers: Vec<String> =
         spec.layers.iter().map(|l| format!("{:?} {}", l.cell, l.output()).to_lowercase()).collect();
+    let kind = match spec.task {
+        Task::Tag => "tagger",
+        Task::Classify => "classifier of streams",
+        Task::LanguageModel => "language model",
+    };
     let mut text = format!(
         "# {}\n\nA {} {}: {} encoder, layers {}, {} parameters, labels {}.\n\n## Data\n\n",
         spec.name,
@@ -28,7 +33,7 @@ fn card(recipe: &Recipe, model: &Model, progress: &Progress) -> String {
             Some(_) if spec.needs_the_end() => "bidirectional (not for endless streams)".to_string(),
             Some(window) => format!("bidirectional (a label is final at most {} steps later)", window.most_waiting()),
         },
-        if spec.classify.is_some() { "classifier of streams" } else { "tagger" },
+        kind,
         spec.encoder.kind(),
         layers.join(", "),
         model.parameters(),

@@ -5,7 +5,8 @@ use super::network::NO_TARGET;
 use super::recipe::{DataFormat, DataSpec, FileSpec, FileTable, GenomeTable, Recipe};
 use crate::data::{self, Content, DnaScheme, LabelAt, Sentence};
 use crate::encode::{Encoder, EncoderSpec, Features, InputError, ReaderState};
-use crate::model::{ClassifySpec, ModelSpec, Scheme, Task};
+use crate::model::spec::SURPRISE_LABELS;
+use crate::model::{ClassifySpec, LanguageSpec, ModelSpec, Scheme, Task};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -39,8 +40,10 @@ impl Examples {
     }
 
     fn file(&mut self, recipe: &Recipe, table: &FileTable) -> Result<(), TrainError> {
-        if recipe.task.kind == Task::Classify {
-            return self.labelled(recipe, table);
+        match recipe.task.kind {
+            Task::Classify => return self.labelled(recipe, table),
+            Task::LanguageModel => return self.unlabelled(recipe, table),
+            Task::Tag => {}
         }
         let (path, map) = (recipe.data.resolve(&table.path), &table.map);
         let mut sentences = match recipe.data.format {
@@ -119,8 +122,10 @@ impl Examples {
 
     /// The classes of the network, `O` (or what stands for it) first, the rest in alphabetical order.
     pub fn classes(&self, recipe: &Recipe) -> Vec<String> {
-        if recipe.task.kind == Task::Classify {
-            return self.stream_classes(recipe);
+        match recipe.task.kind {
+            Task::Classify => return self.stream_classes(recipe),
+            Task::LanguageModel => return SURPRISE_LABELS.map(String::from).to_vec(),
+            Task::Tag => {}
         }
         if recipe.data.format == DataFormat::Dna {
             return dna_scheme(recipe).classes().iter().map(|c| c.to_string()).collect();
@@ -165,7 +170,8 @@ impl Examples {
     }
 }
 
-fn unreadable(content: &Content, label: &str, error: &InputError) -> TrainError {
+/// An error about a stream that the encoder cannot read.
+pub(super) fn unreadable(content: &Content, label: &str, error: &InputError) -> TrainError {
     let shown: String = match content {
         Content::Tokens(tokens) => tokens.join(" "),
         Content::Bytes(_, bytes) => String::from_utf8_lossy(bytes).into_owned(),
@@ -180,6 +186,7 @@ fn file_table(path: &Path) -> FileTable {
         map: Default::default(),
         label_at: LabelAt::First,
         label: None,
+        range: None,
         weight: 1.0,
         repeat: 1,
     }
@@ -198,6 +205,8 @@ pub struct Corpus {
     pub weights: Vec<f32>,
     /// First row of each sentence or sequence, and the end.
     pub starts: Vec<usize>,
+    /// Targets are the units that come next, and streams' first units are targets too.
+    pub of_units: bool,
 }
 
 /// Bases encoded at a time.
@@ -298,6 +307,12 @@ pub fn model_spec(recipe: &Recipe, classes: &[String], encoder: &Encoder) -> Mod
             every: recipe.task.every,
             temperature: 1.0,
             ordinal: recipe.task.ordinal.is_some(),
+        }),
+        language: (recipe.task.kind == Task::LanguageModel).then(|| LanguageSpec {
+            softmax: recipe.task.softmax.unwrap_or_default(),
+            cutoffs: recipe.task.cutoffs.clone(),
+            div_value: recipe.task.div_value.unwrap_or(4.0),
+            threshold: None,
         }),
         encoder: encoder.spec().clone(),
         layers: recipe.layers.clone(),

@@ -5,6 +5,7 @@ use super::TrainError;
 use super::corpus::{Corpus, Examples};
 use super::network::NO_TARGET;
 use super::parallel::for_each;
+use super::units::DevUnits;
 use crate::encode::{Encoder, Features};
 use crate::model::classify;
 use crate::model::lookahead::AheadLane;
@@ -29,6 +30,10 @@ pub struct DevScore {
     /// For classes in order: by how many classes the given one is off, on average.
     #[serde(default)]
     pub mean_absolute_error: Option<f64>,
+    /// For language models: -ln P of a unit, on average. `accuracy` then is e^-nats, the mean of what the units' own
+    /// probabilities were (the geometric one).
+    #[serde(default)]
+    pub nats: Option<f64>,
 }
 
 impl DevScore {
@@ -41,6 +46,9 @@ impl DevScore {
 
 impl std::fmt::Display for DevScore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(nats) = self.nats {
+            return write!(f, "dev {:.4} bits a unit, perplexity {:.3}", nats / std::f64::consts::LN_2, nats.exp());
+        }
         write!(f, "dev accuracy {:.4}", self.accuracy)?;
         if let Some(f1) = self.f1 {
             write!(f, "  F1 {f1:.4}")?;
@@ -64,6 +72,8 @@ pub struct DevSet {
     class_label: Vec<usize>,
     spec: ModelSpec,
     with_endless: bool,
+    /// For a language model, in the place of all else.
+    pub(super) units: Option<DevUnits>,
 }
 
 impl DevSet {
@@ -74,6 +84,11 @@ impl DevSet {
         classes: &[String],
     ) -> Result<DevSet, TrainError> {
         let class_label = spec.class_labels().map_err(TrainError::recipe)?;
+        if spec.language.is_some() {
+            let units = Some(DevUnits::new(examples, encoder)?);
+            let (streams, gold, spec, with_endless) = (Vec::new(), Vec::new(), spec.clone(), false);
+            return Ok(DevSet { streams, gold, class_label, spec, with_endless, units });
+        }
         let corpus = Corpus::new(examples, encoder, classes, &vec![1.0; classes.len()], false)?;
         // A class is of the whole stream.
         let longest = if spec.classify.is_some() { usize::MAX } else { LONGEST };
@@ -90,14 +105,20 @@ impl DevSet {
             }
         }
         let with_endless = examples.sequences.is_empty() && spec.classify.is_none();
-        Ok(DevSet { streams, gold, class_label, spec: spec.clone(), with_endless })
+        Ok(DevSet { streams, gold, class_label, spec: spec.clone(), with_endless, units: None })
     }
 
     pub fn is_empty(&self) -> bool {
-        self.streams.is_empty()
+        self.units.as_ref().map_or(self.streams.is_empty(), DevUnits::is_empty)
     }
 
     pub fn score(&self, net: &Network, threads: usize) -> DevScore {
+        if let Some(units) = &self.units {
+            let surprises = units.surprises(net, threads);
+            let nats = surprises.iter().map(|&nats| f64::from(nats)).sum::<f64>() / surprises.len().max(1) as f64;
+            let accuracy = (-nats).exp();
+            return DevScore { accuracy, f1: None, endless: None, mean_absolute_error: None, nats: Some(nats) };
+        }
         let mut order: Vec<usize> = (0..self.streams.len()).collect();
         order.sort_by_key(|&k| std::cmp::Reverse(self.streams[k].steps));
         let mut labels: Vec<Vec<u32>> = vec![Vec::new(); self.streams.len()];
@@ -117,7 +138,7 @@ impl DevSet {
             if spans { self.f1(&labels) } else { self.accuracy(&labels) }
         });
         let ordinal = self.spec.classify.as_ref().is_some_and(|classify| classify.ordinal);
-        DevScore { accuracy, f1, endless, mean_absolute_error: ordinal.then(|| self.distance(&labels)) }
+        DevScore { accuracy, f1, endless, mean_absolute_error: ordinal.then(|| self.distance(&labels)), nats: None }
     }
 
     /// Share of the steps with a known label that are right.

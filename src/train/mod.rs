@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod corpus;
 pub mod dev;
 pub mod dropout;
+pub mod language;
 pub mod log;
 pub mod network;
 pub mod optimizer;
@@ -22,6 +23,7 @@ pub mod pool;
 pub mod recipe;
 pub mod sequences;
 pub mod trainer;
+pub mod units;
 pub mod words;
 
 pub use recipe::Recipe;

@@ -5,6 +5,7 @@
 
 use super::ahead::{AheadLayer, AheadTape, Rows};
 use super::dropout::{Dropout, Mask};
+use super::language::{NextUnit, TrainTail};
 use super::pool::Pool;
 use crate::encode::Features;
 use crate::model::params::{NetShape, Params};
@@ -27,7 +28,8 @@ pub struct TrainBatch {
     pub sizes: Vec<usize>,
     /// The stream's state is set to zero before this row.
     pub reset: Vec<bool>,
-    /// Class of each row, or [`NO_TARGET`]; of each stream where outputs are pooled.
+    /// Class of each row, or [`NO_TARGET`]; of each stream where outputs are pooled. Of a language model the next unit of
+    /// each row, then the first units of the streams that begin in this chunk.
     pub targets: Vec<u32>,
     /// Weight of each target in the loss.
     pub weights: Vec<f32>,
@@ -58,8 +60,9 @@ pub struct TrainNet<T> {
     /// The layers, or of those with two directions the one that reads forwards.
     layers: Vec<TrainLayer<T>>,
     reverse: Vec<Option<TrainLayer<T>>>,
-    head: Packed<T>,
-    head_back: Packed<T>,
+    pub(super) head: Packed<T>,
+    pub(super) head_back: Packed<T>,
+    pub(super) tails: Vec<TrainTail<T>>,
 }
 
 impl<T: Real> TrainNet<T> {
@@ -71,7 +74,15 @@ impl<T: Real> TrainNet<T> {
             .chars
             .as_ref()
             .map_or(Vec::new(), |c| (0..c.directions()).map(|_| TrainLayer::new(&c.layer(), c.dim)).collect());
-        TrainNet { shape: shape.clone(), chars, layers, reverse, head: Packed::empty(), head_back: Packed::empty() }
+        TrainNet {
+            shape: shape.clone(),
+            chars,
+            layers,
+            reverse,
+            head: Packed::empty(),
+            head_back: Packed::empty(),
+            tails: TrainTail::all(shape),
+        }
     }
 
     /// Takes the weights as they are now.
@@ -88,6 +99,7 @@ impl<T: Real> TrainNet<T> {
         let weight = params.slice(shape.head_at());
         self.head.pack(weight, (1, top), top, classes);
         self.head_back.pack(weight, (top, 1), classes, top);
+        self.tails.iter_mut().for_each(|tail| tail.set(shape, params));
     }
 
     /// Layer `k` over windows.
@@ -142,6 +154,7 @@ pub struct Worker<T> {
     /// What the head reads where outputs are pooled: the vectors, after dropout.
     pooled: Vec<T>,
     logits: Vec<T>,
+    next: NextUnit<T>,
     dy: Vec<T>,
     /// What a residual layer passes by: its input before dropout, or on the way back the gradient at its output.
     past: Vec<T>,
@@ -166,6 +179,7 @@ impl<T: Real> Worker<T> {
             pool_mask: Mask::default(),
             pooled: Vec::new(),
             logits: Vec::new(),
+            next: NextUnit::default(),
             dy: Vec::new(),
             past: Vec::new(),
             scratch: BackScratch::default(),
@@ -188,8 +202,16 @@ impl<T: Real> Worker<T> {
             self.rest(net);
             return ShardLoss::default();
         }
-        let result = self.cross_entropy(net.shape.classes, batch, loss);
-        self.backward(net, params, batch);
+        self.grads.slices_mut().skip(net.shape.tables.len()).for_each(|g| g.fill(T::zero()));
+        let result = if net.shape.language.is_some() {
+            let y = &self.xs[net.layers.len()];
+            self.next.run(net, params, batch, y, loss.total_weight, &mut self.grads, &mut self.dx)
+        } else {
+            let result = self.cross_entropy(net.shape.classes, batch, loss);
+            self.backward_head(net, params, batch);
+            result
+        };
+        self.backward(net, batch);
         result
     }
 
@@ -231,6 +253,9 @@ impl<T: Real> Worker<T> {
     ) {
         self.forward_layers(net, params, batch, states, dropout.as_deref_mut());
         let shape = &net.shape;
+        if shape.language.is_some() {
+            return;
+        }
         let (head, top) = (shape.head_at(), shape.top());
         let (rows, x) = match shape.pool {
             None => (batch.sizes.iter().sum(), &self.xs[net.layers.len()]),
@@ -354,11 +379,11 @@ impl<T: Real> Worker<T> {
         result
     }
 
-    fn backward(&mut self, net: &TrainNet<T>, params: &Params<T>, batch: &TrainBatch) {
+    /// From the gradient at the logits to those of the head and, in `dx`, of what the layers put out.
+    fn backward_head(&mut self, net: &TrainNet<T>, params: &Params<T>, batch: &TrainBatch) {
         let shape = &net.shape;
         let (top, classes, head) = (shape.top(), shape.classes, shape.head_at());
         let rows = self.logits.len() / classes;
-        self.grads.slices_mut().skip(shape.tables.len()).for_each(|g| g.fill(T::zero()));
         let x = if shape.pool.is_some() { &self.pooled } else { &self.xs[net.layers.len()] };
         add_outer(rows, &self.logits, classes, x, top, self.grads.slice_mut(head), &mut self.packed);
         add_columns(&self.logits, self.grads.slice_mut(head + 1));
@@ -375,6 +400,11 @@ impl<T: Real> Worker<T> {
             let outputs = &self.xs[net.layers.len()];
             self.pool.backward(pooling, &self.dy, outputs, &batch.sizes, top, query, &mut self.dx, dquery);
         }
+    }
+
+    /// From the gradient at the layers' output, in `dx`, to the network's input.
+    fn backward(&mut self, net: &TrainNet<T>, batch: &TrainBatch) {
+        let shape = &net.shape;
         self.masks[net.layers.len()].apply(&mut self.dx);
         let reset = batch.reset.iter().any(|&r| r).then_some(&batch.reset[..]);
         for (k, layer) in net.layers.iter().enumerate().rev() {

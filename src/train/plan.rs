@@ -41,7 +41,8 @@ impl Plan {
         for sentence in blocks.into_iter().flat_map(|(from, to)| from..to) {
             for row in corpus.starts[sentence]..corpus.starts[sentence + 1] {
                 let first = row == corpus.starts[sentence];
-                reset.push(first && rng.random_bool(spec.reset_probability));
+                // What comes after a stream's end is told by no language model.
+                reset.push(first && (corpus.of_units || rng.random_bool(spec.reset_probability)));
                 rows.push(row as u32);
             }
         }
@@ -78,14 +79,23 @@ impl Plan {
         let steps = self.steps(chunk);
         let (mut weight, mut scored) = (0.0, 0);
         for stream in 0..self.batch {
-            for &row in &self.rows[stream * self.length..][steps.clone()] {
-                if row != NO_ROW && corpus.targets[row as usize] != NO_TARGET {
-                    weight += corpus.weights[row as usize] as f64;
-                    scored += 1;
+            for at in steps.clone().map(|step| stream * self.length + step) {
+                let row = self.rows[at];
+                if row == NO_ROW {
+                    continue;
                 }
+                let targets =
+                    usize::from(corpus.targets[row as usize] != NO_TARGET) + usize::from(self.begins(corpus, at));
+                weight += targets as f64 * corpus.weights[row as usize] as f64;
+                scored += targets;
             }
         }
         (weight.max(1e-12), scored)
+    }
+
+    /// Whether the row at this place is a stream's first unit, which is a target itself.
+    fn begins(&self, corpus: &Corpus, at: usize) -> bool {
+        corpus.of_units && self.reset[at]
     }
 
     /// Fills `out` with a chunk of the streams of one shard.
@@ -97,6 +107,7 @@ impl Plan {
         out.weights.clear();
         out.sizes.clear();
         out.sizes.resize(steps.len(), streams);
+        let mut beginnings = Vec::new();
         for step in steps {
             for stream in shard * SHARD..shard * SHARD + streams {
                 let at = stream * self.length + step;
@@ -105,8 +116,13 @@ impl Plan {
                 out.reset.push(self.reset[at]);
                 out.targets.push(if live { corpus.targets[row] } else { NO_TARGET });
                 out.weights.push(if live { corpus.weights[row] } else { 0.0 });
+                if self.begins(corpus, at) {
+                    beginnings.push(row);
+                }
             }
         }
+        out.targets.extend(beginnings.iter().map(|&row| corpus.unit(row)));
+        out.weights.extend(beginnings.iter().map(|&row| corpus.weights[row]));
         if let Some(window) = self.window {
             self.look_ahead(corpus, chunk, shard, window, out);
         }

@@ -4,7 +4,7 @@
 use super::optimizer::{OptimizerSpec, Rule};
 use crate::data::{DnaScheme, LabelAt, LabelMap};
 use crate::encode::EncoderSpec;
-use crate::model::{LookAhead, Pooling, Scheme, Task, lookahead};
+use crate::model::{LanguageSpec, LookAhead, Pooling, Scheme, Softmax, Task, lookahead};
 use crate::rnn::LayerSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,6 +31,17 @@ impl Recipe {
         self.train.check()?;
         self.task.check(self.data.format)?;
         lookahead::check(self.task.kind, &self.layers, self.look_ahead.as_ref())?;
+        if self.task.kind == Task::LanguageModel {
+            if self.train.label_smoothing > 0.0 || !self.train.class_weights.is_empty() {
+                return Err("train.label_smoothing and class_weights are not for kind = \"language_model\"".into());
+            }
+            if self.task.threshold_quantile.is_some() && self.data.dev.is_empty() {
+                return Err("task.threshold_quantile is a share of dev's units, but data.dev is empty".into());
+            }
+            if matches!(self.encoder, EncoderSpec::Dna(_) | EncoderSpec::Vector(_)) {
+                return Err("kind = \"language_model\" needs encoder.kind = \"words\", \"chars\" or \"events\"".into());
+            }
+        }
         if self.task.kind == Task::Classify && self.train.label_smoothing > 0.0 && self.task.ordinal.is_some() {
             return Err("task.ordinal smooths labels in its own way: set train.label_smoothing = 0".into());
         }
@@ -78,6 +89,18 @@ pub struct TaskSpec {
     /// e^(-ordinal · d) times as likely (Díaz and Marathe 2019).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ordinal: Option<f64>,
+    /// For `language_model`: the softmax over the units, full or adaptive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub softmax: Option<Softmax>,
+    /// For an adaptive softmax: the clusters' first units.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cutoffs: Vec<usize>,
+    /// For an adaptive softmax: by how much each cluster is narrower than the one before; default 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub div_value: Option<f64>,
+    /// For `language_model`: the threshold of surprise is what this share of dev's units is not above; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold_quantile: Option<f64>,
 }
 
 impl TaskSpec {
@@ -88,7 +111,22 @@ impl TaskSpec {
 
     /// Says what does not belong to the task.
     fn check(&self, format: DataFormat) -> Result<(), String> {
+        let language = [
+            self.softmax.is_some(),
+            !self.cutoffs.is_empty(),
+            self.div_value.is_some(),
+            self.threshold_quantile.is_some(),
+        ];
+        if self.kind != Task::LanguageModel && language.contains(&true) {
+            return Err(
+                "task.softmax, cutoffs, div_value and threshold_quantile are for kind = \"language_model\"".into()
+            );
+        }
+        if self.kind != Task::LanguageModel && format == DataFormat::Text {
+            return Err("data.format = \"text\" is for kind = \"language_model\"".into());
+        }
         match self.kind {
+            Task::LanguageModel => self.check_language(format)?,
             Task::Tag => {
                 if self.scheme.is_none() {
                     return Err("task.scheme is missing: bio, plain or runs".into());
@@ -121,6 +159,38 @@ impl TaskSpec {
             }
         }
         Ok(())
+    }
+
+    fn check_language(&self, format: DataFormat) -> Result<(), String> {
+        let others = [
+            self.scheme.is_some(),
+            self.dna_labels.is_some(),
+            self.pooling.is_some(),
+            self.every.is_some(),
+            self.labels.is_some(),
+            self.ordinal.is_some(),
+        ];
+        if others.contains(&true) {
+            return Err(
+                "task.scheme, dna_labels, pooling, every, labels and ordinal are not for kind = \"language_model\""
+                    .into(),
+            );
+        }
+        if self.threshold_quantile.is_some_and(|share| !(share > 0.0 && share < 1.0)) {
+            return Err("task.threshold_quantile must be above 0 and below 1, such as 0.999".into());
+        }
+        if format == DataFormat::Dna {
+            return Err(
+                "kind = \"language_model\" reads data.format = \"text\", \"lines\", \"jsonl\" or \"conll\"".into()
+            );
+        }
+        let spec = LanguageSpec {
+            softmax: self.softmax.unwrap_or_default(),
+            cutoffs: self.cutoffs.clone(),
+            div_value: self.div_value.unwrap_or(4.0),
+            threshold: None,
+        };
+        spec.check().map_err(|e| format!("task.{e}"))
     }
 }
 
@@ -158,8 +228,10 @@ pub enum DataFormat {
     Dna,
     /// JSON lines: `{"tokens": […], "labels": […]}`; for `classify` `{"text": "…", "label": "…"}`.
     Jsonl,
-    /// For `classify`: lines of a label and a text, parted by a tab or a space.
+    /// For `classify`: lines of a label and a text, parted by a tab or a space; for `language_model` each line a stream.
     Lines,
+    /// For `language_model`: each file one stream.
+    Text,
 }
 
 /// One source of examples: a path, or a table with more.
@@ -184,6 +256,9 @@ pub struct FileTable {
     /// The class of all lines of the file, with `label_at = "none"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+    /// For text: characters to take of the file, from 0, the end excluded; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<[usize; 2]>,
     /// Weight of the file's tokens in the loss.
     #[serde(default = "one")]
     pub weight: f32,

@@ -20,6 +20,7 @@ fn shape(layers: Vec<LayerSpec>, char_cell: Option<Cell>) -> NetShape {
         classes: 4,
         pool: None,
         window: None,
+        language: None,
     }
 }
 
@@ -122,11 +123,23 @@ fn check(shape: NetShape, seed: u64) {
 /// Compares every parameter's gradient (for big tensors a sample) with (L(p + ε) - L(p - ε)) / 2ε.
 fn check_given(shape: NetShape, seed: u64, pooled: Vec<f64>, asked: LossSpec, dropout: Option<(f64, f64)>) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut params: Params<f64> = Params::random(&shape, &mut rng);
     let mut batch = batch(&mut rng, shape.chars.is_some());
     if let Some(window) = shape.window {
         look_ahead(window, &mut batch, &mut rng);
     }
+    check_batch(shape, rng, batch, pooled, asked, dropout);
+}
+
+/// The same on this batch.
+fn check_batch(
+    shape: NetShape,
+    mut rng: ChaCha8Rng,
+    batch: TrainBatch,
+    pooled: Vec<f64>,
+    asked: LossSpec,
+    dropout: Option<(f64, f64)>,
+) {
+    let mut params: Params<f64> = Params::random(&shape, &mut rng);
     let mut states = States::zero(&shape, 3);
     states.0.iter_mut().flatten().flatten().for_each(|x| *x = rng.random_range(-0.5..0.5));
     let states = Given { states, pooled, loss: asked, dropout };
@@ -373,4 +386,67 @@ fn gradients_through_the_maximum_are_the_finite_differences() {
 #[test]
 fn gradients_through_attention_are_the_finite_differences() {
     check_pooling(Pooling::Attention, 9);
+}
+
+/// A network over six units, of which these begin clusters; each cluster has a target, and two streams begin.
+fn check_language(cutoffs: &[usize], dropout: Option<(f64, f64)>, seed: u64) {
+    use crate::model::adaptive::UnitSoftmax;
+    let softmax = UnitSoftmax { units: 6, cutoffs: cutoffs.to_vec(), div_value: 2.0 };
+    let stack = vec![layer(Cell::Lstm, 4, Nonlinearity::Tanh), layer(Cell::Gru, 5, Nonlinearity::Tanh)];
+    let of = shape(stack, None);
+    let shape = NetShape { classes: softmax.head(), language: Some(softmax), ..of };
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut given = batch(&mut rng, false);
+    given.targets = vec![0, 1, NO_TARGET, 2, 3, 4, 5, 1, NO_TARGET, 3, 5, 2, 4];
+    given.weights = (0..13).map(|k| 0.5 + k as f32 * 0.1).collect();
+    assert_eq!(given.targets.len(), given.features.steps + 2);
+    check_batch(shape, rng, given, Vec::new(), LossSpec { label_smoothing: 0.0, ..LOSS }, dropout);
+}
+
+#[test]
+fn gradients_of_a_language_model_are_the_finite_differences() {
+    check_language(&[], None, 20);
+    check_language(&[], Some((0.2, 0.3)), 21);
+}
+
+#[test]
+fn gradients_of_an_adaptive_softmax_are_the_finite_differences() {
+    check_language(&[3], None, 22);
+    check_language(&[2, 4], None, 23);
+    check_language(&[1, 3], Some((0.2, 0.3)), 24);
+}
+
+#[test]
+fn the_training_language_model_tells_units_as_the_running_one() {
+    use crate::model::adaptive::{UnitScratch, UnitSoftmax};
+    use crate::model::network::{Lane, Network, Scratch};
+    for cutoffs in [&[][..], &[2, 4]] {
+        let softmax = UnitSoftmax { units: 6, cutoffs: cutoffs.to_vec(), div_value: 2.0 };
+        let of = shape(vec![layer(Cell::Lstm, 40, Nonlinearity::Tanh)], None);
+        let shape = NetShape { classes: softmax.head(), language: Some(softmax), ..of };
+        let mut rng = ChaCha8Rng::seed_from_u64(9);
+        let params: Params<f32> = Params::random(&shape, &mut rng);
+        let mut batch = batch(&mut rng, false);
+        let steps = batch.features.steps;
+        batch.sizes = vec![1; steps];
+        batch.reset = (0..steps).map(|row| row == 0).collect();
+        let units: Vec<u32> = batch.features.ids.iter().step_by(2).copied().collect();
+        batch.targets = units[1..].iter().copied().chain([NO_TARGET, units[0]]).collect();
+        batch.weights = vec![1.0; steps + 1];
+        let mut net = TrainNet::new(&shape);
+        net.set(&params, 1);
+        let spec = LossSpec { total_weight: 1.0, label_smoothing: 0.0, ordinal: None };
+        let mut states = States::zero(&shape, 1);
+        let trained = Worker::new(&shape, &params).run(&net, &params, &batch, &mut states, None, spec);
+        assert_eq!(trained.rows, steps);
+        let net = Network::new(&shape, &params);
+        let (mut state, mut h) = (vec![0.0; net.state_len()], Vec::new());
+        let lane = Lane { features: &batch.features, state: &mut state, probabilities: &mut h };
+        net.outputs_range(&mut [lane], 0..steps, &mut Scratch::default());
+        let x = [net.start(), &h[..h.len() - 40]].concat();
+        let mut surprises = Vec::new();
+        net.surprises(&x, &units, &mut UnitScratch::default(), &mut surprises);
+        let nats: f64 = surprises.iter().map(|&nats| f64::from(nats)).sum();
+        assert!((nats - trained.loss).abs() < 1e-5, "{nats} while running, {} while training", trained.loss);
+    }
 }

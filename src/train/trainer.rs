@@ -92,7 +92,10 @@ impl<'a> Trainer<'a> {
             return Err(TrainError::recipe(format!("train.class_weights names {name:?}; the classes are {classes:?}")));
         }
         let class_weights: Vec<f32> = classes.iter().map(|c| t.class_weights.get(c).copied().unwrap_or(1.0)).collect();
-        let corpus = Corpus::new(&examples, &encoder, &classes, &class_weights, true)?;
+        let corpus = match recipe.task.kind {
+            Task::LanguageModel => Corpus::of_units(&examples, &encoder)?,
+            _ => Corpus::new(&examples, &encoder, &classes, &class_weights, true)?,
+        };
         if corpus.rows() < t.batch {
             let (rows, batch) = (corpus.rows(), t.batch);
             return Err(TrainError::recipe(format!("{rows} training steps are too few for a batch of {batch}")));
@@ -166,7 +169,7 @@ impl<'a> Trainer<'a> {
     fn epoch(&mut self) -> Result<(), TrainError> {
         let (t, epoch) = (&self.recipe.train, self.progress.epoch);
         let course = match self.recipe.task.kind {
-            Task::Tag => Course::Carried(Plan::new(&self.corpus, t, self.shape.window, epoch)),
+            Task::Tag | Task::LanguageModel => Course::Carried(Plan::new(&self.corpus, t, self.shape.window, epoch)),
             Task::Classify => Course::Whole(Sequences::new(&self.corpus, t, epoch)),
         };
         let total_steps = (t.epochs * course.chunks()) as u64;
@@ -260,6 +263,10 @@ impl<'a> Trainer<'a> {
             course.gather(&self.corpus, middle, 0, &mut shard.batch);
         }
         let streams = shard.batch.sizes.first().copied().unwrap_or(0);
+        if self.corpus.of_units {
+            // Not the streams' first units.
+            shard.batch.targets.truncate(shard.batch.features.steps);
+        }
         let last = shard.batch.targets.len().saturating_sub(streams);
         shard.batch.targets[..last].fill(NO_TARGET);
         shard.batch.reset.fill(false);
@@ -313,6 +320,13 @@ impl<'a> Trainer<'a> {
                 "temperature {:.4}: calibration error on dev {:.4}, {:.4} before",
                 fit.temperature, fit.after, fit.before
             );
+        }
+        if let (Some(units), Some(share)) = (&self.dev.units, self.recipe.task.threshold_quantile) {
+            let surprises = units.surprises(&Network::new(&self.shape, &self.best), self.threads);
+            // Not below the quantile itself: many units may be as surprising.
+            let threshold = (super::units::quantile(surprises, share) * 1e4).ceil() / 1e4;
+            eprintln!("threshold {threshold} nats: a share {share} of dev's units is not above");
+            self.spec.language.iter_mut().for_each(|language| language.threshold = Some(threshold));
         }
         self.spec.training = Some(training);
         let dir = &self.recipe.output.dir;

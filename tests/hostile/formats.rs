@@ -9,7 +9,7 @@ use strand::encode::{
     CharSpec, DnaSpec, Encoder, EncoderSpec, EventSpec, InputError, InputFormat, Tokenizer, VectorSpec, WordSpec,
 };
 use strand::model::params::{NetShape, Params};
-use strand::model::testing::{TEXT, layers, look_ahead_spec, words_spec};
+use strand::model::testing::{TEXT, language_spec, layers, look_ahead_spec, words_spec};
 use strand::model::{LookAhead, Model, ModelSpec, Output, Scheme, Session, Stepper};
 use strand::rnn::{Cell, LayerSpec, Nonlinearity};
 
@@ -24,8 +24,8 @@ thread_local! {
 }
 
 /// A tiny model of each kind: three of words (one for each tokenizer), characters, two of DNA, events, two of vectors;
-/// then words and vectors through the other cells, with layer normalisation and residual layers; then words, vectors and
-/// bases through bidirectional layers that look ahead.
+/// then words and vectors through the other cells, with layer normalisation and residual layers; words, vectors and bases
+/// through bidirectional layers that look ahead; language models of characters and, with an adaptive softmax, of events.
 pub fn with_models<T>(run: impl FnOnce(&[Arc<Model>]) -> T) -> T {
     MODELS.with(|models| run(models))
 }
@@ -72,6 +72,8 @@ pub fn specs() -> impl Iterator<Item = ModelSpec> {
         ModelSpec { encoder: words(Tokenizer::UdEnglish), ..ahead(3, 2) },
         ModelSpec { encoder: EncoderSpec::Vector(VectorSpec { width: 2 }), ..ahead(5, 1) },
         ModelSpec { encoder: dna(&[3]), scheme: Scheme::Runs, ..ahead(0, 1) },
+        language_spec("tiny", layers(&[Cell::Lstm], 3), EncoderSpec::Chars(CharSpec { dim: 3, min_count: 1 }), &[]),
+        language_spec("tiny", layers(&[Cell::Gru], 3), EncoderSpec::Events(EventSpec::default()), &[3, 9]),
     ])
 }
 
@@ -150,17 +152,21 @@ fn outcome(model: &Arc<Model>, format: InputFormat, records: &[&[u8]], saves: bo
     finished.map(|()| (output, bytes))
 }
 
-/// h and c of the saved state of an ended stream: they are at its end, before the checksum.
+/// h and c of the saved state of an ended stream: they are at its end, before the checksum and what language models carry
+/// (whether there was a unit, the last output, ln P and the number of units), or the count of the steps that wait.
 fn numbers(model: &Model, state: &[u8]) -> impl Iterator<Item = f32> {
     let count: usize = model.spec().layers.iter().map(|layer| layer.cell.state() * layer.hidden).sum();
-    // After them come the steps that wait for others: none.
-    let end = state.len() - 4 - if model.spec().window().is_some() { 4 } else { 0 };
+    let top = model.spec().layers.last().map_or(0, |layer| layer.hidden);
+    let carried = if model.spec().language.is_some() { 4 * (1 + top) + 16 } else { 0 };
+    let end = state.len() - 4 - carried - if model.spec().window().is_some() { 4 } else { 0 };
     state[end - 4 * count..end].as_chunks::<4>().0.iter().map(|&number| f32::from_le_bytes(number))
 }
 
 fn append(output: &mut Output, more: Output) {
     output.labels.extend(more.labels);
     output.spans.extend(more.spans);
+    output.surprises.extend(more.surprises);
+    output.likelihood = more.likelihood.or(output.likelihood);
     output.unknown += more.unknown;
 }
 

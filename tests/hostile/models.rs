@@ -108,7 +108,10 @@ fn numbers(shape: &NetShape) -> u128 {
         .map_or(0, |c| of(c.rows, c.dim) + c.directions() as u128 * layer(c.cell.gates(), c.dim, c.hidden));
     let layers = (shape.layers.iter().enumerate())
         .map(|(k, l)| l.directions() as u128 * layer(l.cell.gates(), shape.layer_input(k), l.hidden));
-    tables + chars + layers.sum::<u128>() + of(shape.classes, shape.top() + 1)
+    let tails = shape.language.iter().flat_map(|softmax| {
+        (0..softmax.clusters()).map(|i| of(softmax.narrow(i, shape.top()), shape.top() + softmax.cluster(i).len()))
+    });
+    tables + chars + layers.sum::<u128>() + of(shape.classes, shape.top() + 1) + tails.sum::<u128>()
 }
 
 fn model(dir: &Path) {

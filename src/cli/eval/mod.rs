@@ -2,6 +2,7 @@
 
 mod classes;
 mod genome;
+mod language;
 mod report;
 mod sentences;
 
@@ -21,6 +22,7 @@ use strand::model::{Output, Span, Task};
   strand eval --model models/ner-en test.tsv.gz --json
   strand eval --model models/ner-en wnut.tsv.gz --map person=PER,location=LOC,corporation=ORG,group=ORG,*=O
   strand eval --model models/sentiment-en test.tsv.gz --json
+  strand eval --model models/charlm-shakespeare input.txt.gz --range 1003854..1115394 --json
   strand eval --model models/dna-coding ecoli.fna.gz --intervals ecoli.cds.tsv.gz --range 3900000..4641652
 
 Spans are counted as conlleval and seqeval count them: right with exact bounds and type.")]
@@ -29,7 +31,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Labelled files (token<TAB>label lines, or .jsonl with tokens and labels), or a genome (FASTA); for a classifier
-    /// lines of a label and a text (or text<TAB>label), or .jsonl with text and label; plain or gzip
+    /// lines of a label and a text (or text<TAB>label), or .jsonl with text and label; for a language model text, tokens
+    /// or .jsonl, of which `labels` may say which units are `surprising`; plain or gzip
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// Print one JSON object instead of a table
@@ -48,9 +51,13 @@ pub struct Args {
     /// Coding intervals of the genome: accession, start, end (1-based, included), strand (+ or -) parted by tabs
     #[arg(long, value_name = "FILE")]
     intervals: Option<PathBuf>,
-    /// Part of the genome's only sequence, 0-based, END excluded; read as a stream of its own
-    #[arg(long, value_name = "START..END", value_parser = parse_range, requires = "intervals")]
+    /// Part of the genome's only sequence, or for a language model characters of the text; 0-based, END excluded; read as
+    /// a stream of its own
+    #[arg(long, value_name = "START..END", value_parser = parse_range)]
     range: Option<Range<usize>>,
+    /// For a language model: each line of a text (or tokens) file is a stream of its own, not the whole file one stream
+    #[arg(long)]
+    lines: bool,
     /// Threads that label [default: one for each processor]; the figures do not depend on it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -72,6 +79,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let model = load_model(&args.model)?;
     let threads = args.threads.map_or_else(default_threads, usize::from);
     let from = args.from.unwrap_or(Input::Tokens);
+    if model.spec().task == Task::LanguageModel {
+        if args.intervals.is_some() || args.streams == Streams::Endless || args.from.is_some() {
+            let name = &model.spec().name;
+            return Err(usage(format!("`{name}` is a language model: --intervals, --as and --from are for taggers")));
+        }
+        let map = args.map.unwrap_or_default();
+        let report = language::evaluate(&model, args.files, args.lines, args.range, &map, threads)?;
+        return print(&if args.json { report.json()? } else { report.table() });
+    }
+    if args.lines || (args.range.is_some() && args.intervals.is_none()) {
+        return Err(usage("--lines is for language models; --range also, or for genomes with --intervals"));
+    }
     if model.spec().task == Task::Classify {
         if args.intervals.is_some() || args.streams == Streams::Endless {
             let name = &model.spec().name;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use std::sync::Arc;
 use strand::encode::EncoderSpec;
 use strand::model::{Model, Output, Span, StepLabel, Task};
-use strand::pipeline::output::{Label, is_empty, labels};
+use strand::pipeline::output::{Label, StreamLikelihood, is_empty, labels};
 
 /// A span's text is left out when it is longer.
 const MAX_SPAN_TEXT_BYTES: usize = 4096;
@@ -23,6 +23,8 @@ struct Record<'a> {
     model: &'a str,
     labels: Vec<Label<'a>>,
     spans: Vec<SpanRow<'a>>,
+    #[serde(flatten)]
+    likelihood: Option<StreamLikelihood>,
     r#final: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     empty: bool,
@@ -65,6 +67,7 @@ impl Handler for Json {
             model: &spec.name,
             labels: labels(spec, &output),
             spans: spans.collect(),
+            likelihood: output.likelihood.map(StreamLikelihood::from),
             r#final: piece.ends,
             empty: is_empty(spec, &output, piece.ends),
         };

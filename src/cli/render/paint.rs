@@ -1,5 +1,6 @@
 //! Colours for kinds of labels, and their legend.
 
+use strand::model::spec::SURPRISE_LABELS;
 use strand::model::{ModelSpec, Scheme};
 
 pub const RESET: &str = "\x1b[0m";
@@ -20,6 +21,9 @@ impl Kinds {
     pub fn of(spec: &ModelSpec) -> Kinds {
         let mut names: Vec<String> = Vec::new();
         let of_label = spec.labels.iter().map(|label| {
+            if spec.language.is_some() && *label == SURPRISE_LABELS[0] {
+                return (None, false);
+            }
             let (kind, begins) = match (spec.scheme, label.split_once('-')) {
                 (Scheme::Bio, Some((prefix, kind))) => (kind, prefix == "B"),
                 (Scheme::Bio, None) => return (None, false),
