@@ -38,6 +38,7 @@ impl Learner {
             layers: vec![layer],
             classes: NAMES,
             pool: None,
+            crf: false,
         };
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut params: Params<f32> = Params::random(&shape, &mut rng);

@@ -68,8 +68,15 @@ const BUDGET: Duration = Duration::from_secs(1);
 pub fn steps_per_second(model: &BenchModel, work: &Workload, threads: usize) -> [f64; 3] {
     let layer = LayerSpec::new(model.cell, model.hidden);
     let layers = vec![layer; model.layers];
-    let shape =
-        NetShape { tables: Vec::new(), chars: None, dense: model.input, layers, classes: model.classes, pool: None };
+    let shape = NetShape {
+        tables: Vec::new(),
+        chars: None,
+        dense: model.input,
+        layers,
+        classes: model.classes,
+        pool: None,
+        crf: false,
+    };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let net = Network::new(&shape, &Params::random(&shape, &mut rng));
     let threads = threads.min(work.streams);

@@ -23,6 +23,7 @@
 
 pub mod bench;
 pub mod classify;
+pub mod decode;
 pub mod network;
 mod numbers;
 pub mod params;
@@ -33,6 +34,7 @@ pub mod spec;
 mod state;
 pub mod testing;
 
+pub use decode::{DecodeKind, DecodeSpec};
 pub use numbers::StatePrecision;
 pub use pool::Pooling;
 pub use session::{Output, Session, StepLabel, Stepper};
@@ -41,6 +43,7 @@ pub use spec::{ClassifySpec, ModelError, ModelSpec, Scheme, Task};
 pub use state::StateError;
 
 use crate::encode::Encoder;
+use decode::Decoder;
 use network::Network;
 use params::{NetShape, Params};
 use sha2::{Digest, Sha256};
@@ -54,6 +57,8 @@ pub struct Model {
     network: Network,
     /// The label that each class of the network counts for.
     class_label: Vec<usize>,
+    /// For labels that depend on their neighbours'.
+    decoder: Option<Decoder>,
     fingerprint: [u8; 32],
     fingerprint_hex: String,
     parameters: usize,
@@ -91,6 +96,7 @@ impl Model {
         Ok(Model {
             network: Network::new(&shape, params),
             class_label,
+            decoder: Decoder::new(&spec, &shape, params)?,
             fingerprint_hex: hex(&fingerprint),
             fingerprint,
             parameters: params.count(),
@@ -135,6 +141,9 @@ fn fingerprint(spec: &ModelSpec, encoder: &Encoder, params: &Params<f32>) -> Res
     hash.update(serde_json::to_vec(&decides).map_err(|e| e.to_string())?);
     if let Some(classify) = &spec.classify {
         hash.update(serde_json::to_vec(classify).map_err(|e| e.to_string())?);
+    }
+    if let Some(decode) = &spec.decode {
+        hash.update(serde_json::to_vec(decode).map_err(|e| e.to_string())?);
     }
     encoder.fingerprint_into(&mut hash);
     for at in 0..params.len() {

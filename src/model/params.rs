@@ -1,5 +1,6 @@
 //! The parameters of a network: names, shapes, first values, and their file `weights.safetensors`.
 
+use super::decode::DecodeKind;
 use super::pool::Pooling;
 use super::spec::{ModelError, ModelSpec};
 use crate::encode::{EncoderSpec, Layout, TableShape};
@@ -22,6 +23,8 @@ pub struct NetShape {
     pub classes: usize,
     /// The head reads the pooled outputs of a stream, not the output of each step.
     pub pool: Option<Pooling>,
+    /// The classes of neighbouring steps are scored together ([`super::decode`]).
+    pub crf: bool,
 }
 
 /// The recurrent character encoder: the last h over a word's characters, forwards and (if asked) backwards.
@@ -99,6 +102,7 @@ impl NetShape {
             layers: spec.layers.clone(),
             classes: spec.class_labels()?.len(),
             pool: spec.pooling(),
+            crf: spec.decode.as_ref().is_some_and(|decode| decode.kind == DecodeKind::Crf),
         })
     }
 
@@ -163,6 +167,11 @@ impl NetShape {
         (self.pool == Some(Pooling::Attention)).then(|| self.head_at() + 2)
     }
 
+    /// A CRF's transition scores; its start and end scores follow.
+    pub fn crf_at(&self) -> Option<usize> {
+        self.crf.then(|| self.head_at() + 2)
+    }
+
     /// Names, shapes and first values of all tensors, in the order of the `*_at` positions.
     fn tensors(&self) -> Vec<(String, Vec<usize>, Init)> {
         let mut all = Vec::new();
@@ -198,6 +207,12 @@ impl NetShape {
         all.push(("head.bias".into(), vec![self.classes], bound));
         if self.query_at().is_some() {
             all.push(("pool.query".into(), vec![self.top()], bound));
+        }
+        if self.crf {
+            let first = Init::Uniform(0.1);
+            all.push(("crf.transitions".into(), vec![self.classes, self.classes], first));
+            all.push(("crf.start".into(), vec![self.classes], first));
+            all.push(("crf.end".into(), vec![self.classes], first));
         }
         all
     }

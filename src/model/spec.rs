@@ -1,5 +1,6 @@
 //! `model.toml`: what a model is, in words.
 
+use super::decode::DecodeSpec;
 use super::pool::Pooling;
 use crate::encode::EncoderSpec;
 use crate::rnn::LayerSpec;
@@ -69,6 +70,9 @@ pub struct ModelSpec {
     /// For the task `classify`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classify: Option<ClassifySpec>,
+    /// How labels are chosen from the network's probabilities; absent: the likeliest of each step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decode: Option<DecodeSpec>,
     pub encoder: EncoderSpec,
     pub layers: Vec<LayerSpec>,
     /// What [`Model::fingerprint`](super::Model::fingerprint) must be; written with the model. Absent: not checked.
@@ -150,6 +154,9 @@ impl ModelSpec {
                     return Err(format!("classify.temperature = {}: must be 0.001 to 1000", classify.temperature));
                 }
             }
+        }
+        if let Some(decode) = &self.decode {
+            decode.check(self.task, self.scheme)?;
         }
         self.class_labels().map(|_| ())
     }

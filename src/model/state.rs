@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! version u8 | model fingerprint 32 | steps u64 | open span: 0, or 1 start u64 end u64 length u32 label
-//! | reader state (encode::ReaderState) | numbers u32, each as the version says
+//! | reader state (encode::ReaderState) | steps that wait for their label (decode::Decoding, of a model with [decode])
+//! | numbers u32, each as the version says
 //! | what is pooled, f32 each, as many as the model says (none but for classifiers) | crc32 u32 of all before
 //! ```
 //! Little-endian. Version 1: f32, bit for bit; version 2: bf16, for a session that keeps them so.
 
+use super::decode::Decoding;
 use super::numbers::{Numbers, StatePrecision};
 use super::{Model, Session, Span, SpanDecoder};
 use crate::encode::ReaderState;
@@ -42,10 +44,10 @@ pub enum StateError {
 }
 
 /// Reads little-endian fields one after the other.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn take(&mut self, n: usize) -> Result<&'a [u8], StateError> {
+    pub fn take(&mut self, n: usize) -> Result<&'a [u8], StateError> {
         let (head, rest) = self
             .0
             .split_at_checked(n)
@@ -54,17 +56,17 @@ impl<'a> Fields<'a> {
         Ok(head)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], StateError> {
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], StateError> {
         let mut bytes = [0; N];
         bytes.copy_from_slice(self.take(N)?);
         Ok(bytes)
     }
 
-    fn u32(&mut self) -> Result<u32, StateError> {
+    pub fn u32(&mut self) -> Result<u32, StateError> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, StateError> {
+    pub fn u64(&mut self) -> Result<u64, StateError> {
         self.array().map(u64::from_le_bytes)
     }
 }
@@ -89,6 +91,9 @@ impl Session {
             }
         }
         self.reader.encode(out);
+        if model.decoder.is_some() {
+            self.decoding.encode(out);
+        }
         out.extend_from_slice(&(self.state.len() as u32).to_le_bytes());
         self.state.encode(out);
         self.pool.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes()));
@@ -143,6 +148,10 @@ impl Session {
         };
         let (reader, used) = ReaderState::decode(fields.0).map_err(StateError::Damaged)?;
         fields.take(used)?;
+        let decoding = match &model.decoder {
+            Some(decoder) => Decoding::decode(&mut fields, decoder)?,
+            None => Decoding::default(),
+        };
         let count = fields.u32()? as usize;
         let mut session = Session::new(model);
         let (numbers, pooled) = (precision.bytes() * session.state.len(), 4 * session.pool.len());
@@ -154,6 +163,7 @@ impl Session {
             *x = f32::from_le_bytes(*bytes);
         }
         session.reader = reader;
+        session.decoding = decoding;
         session.spans = SpanDecoder { open };
         session.steps = steps;
         Ok(session)

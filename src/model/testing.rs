@@ -32,6 +32,7 @@ pub fn words_spec(name: &str, layers: Vec<LayerSpec>) -> ModelSpec {
         outside: Some("O".into()),
         classes: None,
         classify: None,
+        decode: None,
         encoder,
         layers,
         fingerprint: None,

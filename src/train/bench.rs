@@ -27,6 +27,7 @@ pub fn words_per_second(threads: usize, rounds: usize) -> f64 {
         layers: vec![lstm.clone(), lstm],
         classes: CLASSES,
         pool: None,
+        crf: false,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut params: Params<f32> = Params::random(&shape, &mut rng);

@@ -298,6 +298,7 @@ pub fn model_spec(recipe: &Recipe, classes: &[String], encoder: &Encoder) -> Mod
             temperature: 1.0,
             ordinal: recipe.task.ordinal.is_some(),
         }),
+        decode: recipe.decode.clone(),
         encoder: encoder.spec().clone(),
         layers: recipe.layers.clone(),
         fingerprint: None,

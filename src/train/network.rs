@@ -1,8 +1,10 @@
-//! The network for training: forwards with everything kept, cross-entropy, and the way back to every parameter.
+//! The network for training: forwards with everything kept, cross-entropy (or the likelihood of a CRF,
+//! [`super::crf`]), and the way back to every parameter.
 //!
 //! [`TrainNet`] holds the weights laid out for both ways (shared by all threads); a [`Worker`] is the working space of
 //! one shard of the streams and holds the gradients that the shard contributes.
 
+use super::crf::Chain;
 use super::dropout::{Dropout, Mask};
 use super::pool::Pool;
 use crate::encode::Features;
@@ -118,6 +120,7 @@ pub struct Worker<T> {
     /// What the head reads where outputs are pooled: the vectors, after dropout.
     pooled: Vec<T>,
     logits: Vec<T>,
+    chain: Chain,
     dy: Vec<T>,
     /// What a residual layer passes by: its input before dropout, or on the way back the gradient at its output.
     past: Vec<T>,
@@ -141,6 +144,7 @@ impl<T: Real> Worker<T> {
             pool_mask: Mask::default(),
             pooled: Vec::new(),
             logits: Vec::new(),
+            chain: Chain::default(),
             dy: Vec::new(),
             past: Vec::new(),
             scratch: BackScratch::default(),
@@ -163,7 +167,10 @@ impl<T: Real> Worker<T> {
             self.rest(net);
             return ShardLoss::default();
         }
-        let result = self.cross_entropy(net.shape.classes, batch, loss);
+        let result = match net.shape.crf_at() {
+            Some(at) => self.chain.chunk(params, at, batch, &mut self.logits, loss),
+            None => self.cross_entropy(net.shape.classes, batch, loss),
+        };
         self.backward(net, params, batch);
         result
     }
@@ -327,6 +334,11 @@ impl<T: Real> Worker<T> {
         let (top, classes, head) = (shape.top(), shape.classes, shape.head_at());
         let rows = self.logits.len() / classes;
         self.grads.slices_mut().skip(shape.tables.len()).for_each(|g| g.fill(T::zero()));
+        if let Some(at) = shape.crf_at() {
+            for (k, grads) in self.chain.grads().into_iter().enumerate() {
+                self.grads.slice_mut(at + k).iter_mut().zip(grads).for_each(|(to, x)| *to = T::of(*x));
+            }
+        }
         let x = if shape.pool.is_some() { &self.pooled } else { &self.xs[net.layers.len()] };
         add_outer(rows, &self.logits, classes, x, top, self.grads.slice_mut(head), &mut self.packed);
         add_columns(&self.logits, self.grads.slice_mut(head + 1));

@@ -10,7 +10,7 @@ use strand::encode::{
 };
 use strand::model::params::{NetShape, Params};
 use strand::model::testing::{TEXT, layers, words_spec};
-use strand::model::{Model, ModelSpec, Output, Scheme, Session, Stepper};
+use strand::model::{DecodeKind, DecodeSpec, Model, ModelSpec, Output, Scheme, Session, Stepper};
 use strand::rnn::{Cell, LayerSpec, Nonlinearity};
 
 /// Bytes of memory that a byte of input may take: a word, character or base has a unit with its text, and a row.
@@ -24,7 +24,8 @@ thread_local! {
 }
 
 /// A tiny model of each kind: three of words (one for each tokenizer), characters, two of DNA, events, two of vectors;
-/// then words and vectors through the other cells, with layer normalisation and residual layers.
+/// then words and vectors through the other cells, with layer normalisation and residual layers; then words and
+/// characters whose labels wait for their neighbours.
 pub fn with_models<T>(run: impl FnOnce(&[Arc<Model>]) -> T) -> T {
     MODELS.with(|models| run(models))
 }
@@ -68,6 +69,17 @@ pub fn specs() -> impl Iterator<Item = ModelSpec> {
             encoder: EncoderSpec::Vector(VectorSpec { width: 3 }),
             ..words_spec("tiny", options(3, &[Cell::Rnn, Cell::LstmPeephole, Cell::GruSimplified, Cell::Gru]))
         },
+        ModelSpec {
+            encoder: words(Tokenizer::Whitespace),
+            decode: Some(DecodeSpec { kind: DecodeKind::Legal, lag: 2 }),
+            ..words_spec("tiny", layers(&[Cell::Gru], 3))
+        },
+        ModelSpec {
+            encoder: EncoderSpec::Chars(CharSpec { dim: 3, min_count: 1 }),
+            scheme: Scheme::Plain,
+            decode: Some(DecodeSpec { kind: DecodeKind::Crf, lag: 3 }),
+            ..words_spec("tiny", layers(&[Cell::Rnn], 3))
+        },
     ])
 }
 
@@ -97,15 +109,28 @@ pub fn format_of(model: &Model) -> InputFormat {
 /// Labels what waits.
 pub fn step(model: &Arc<Model>, session: &mut Session) -> Output {
     let mut output = Output::default();
-    let waiting = session.waiting();
+    let waiting = session.waiting() + session.undecided();
     Stepper::new(model.clone()).step(&mut [session], std::slice::from_mut(&mut output));
-    assert_eq!(output.labels.len(), waiting);
+    assert_eq!(output.labels.len() + session.undecided(), waiting);
+    check_labels(model, &output);
+    output
+}
+
+/// The labels of the steps that wait for them at a stream's end.
+pub fn conclude(model: &Arc<Model>, session: &mut Session) -> Output {
+    let (mut output, undecided) = (Output::default(), session.undecided());
+    session.conclude(model, &mut output);
+    assert_eq!((output.labels.len(), session.undecided()), (undecided, 0));
+    check_labels(model, &output);
+    output
+}
+
+fn check_labels(model: &Model, output: &Output) {
     for label in &output.labels {
         assert!(label.label < model.spec().labels.len());
         assert!((0.0..=1.0).contains(&label.score), "a score of {}", label.score);
         assert!(label.start < label.end, "{}..{}", label.start, label.end);
     }
-    output
 }
 
 /// What a stream led to: labels, spans and the state after them.
@@ -135,6 +160,7 @@ fn outcome(model: &Arc<Model>, format: InputFormat, records: &[&[u8]], saves: bo
     let finished = session.finish_unit(model);
     append(&mut output, step(model, &mut session));
     assert!(session.pending().is_empty());
+    append(&mut output, conclude(model, &mut session));
     output.spans.extend(session.end());
     let mut bytes = Vec::new();
     session.encode(model, &mut bytes);

@@ -111,14 +111,14 @@ impl<'m> Tally<'m> {
     /// Token by token; spans end with their sentence, also in an endless stream, as in the gold data.
     fn tokens(&mut self, sentences: &[Sentence], labelled: &[(Vec<Step>, Vec<Span>)]) -> anyhow::Result<()> {
         let names = &self.model.spec().labels;
-        for (sentence, (steps, _)) in sentences.iter().zip(labelled) {
-            anyhow::ensure!(
-                steps.len() == sentence.tokens.len(),
-                "the model gave {} labels for the {} tokens of `{}`",
-                steps.len(),
-                sentence.tokens.len(),
-                sentence.tokens.join(" ")
-            );
+        // A label may have come with a later sentence than its own.
+        let all: Vec<&Step> = labelled.iter().flat_map(|(steps, _)| steps).collect();
+        let (given, tokens) = (all.len(), sentences.iter().map(|sentence| sentence.tokens.len()).sum::<usize>());
+        anyhow::ensure!(given == tokens, "the model gave {given} labels for {tokens} tokens");
+        let mut rest = &all[..];
+        for sentence in sentences {
+            let (steps, later) = rest.split_at(sentence.tokens.len());
+            rest = later;
             self.predicted_tokens += steps.len() as u64;
             let predicted = || steps.iter().map(|step| names[step.label].as_str());
             for (gold, predicted) in sentence.labels.iter().zip(predicted()) {
