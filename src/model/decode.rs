@@ -170,8 +170,7 @@ impl Decoder {
         for (&p, &label) in p.iter().zip(&self.class_label) {
             row[label] += p;
         }
-        // Not `clamp`: that leaves what is no number.
-        row.iter_mut().for_each(|p| *p = p.max(LEAST).min(1.0));
+        row.iter_mut().for_each(|p| *p = probability(*p, LEAST));
         state.units.push(unit);
         if state.units.len() > self.lag { self.decide(state, false, scratch) } else { None }
     }
@@ -235,7 +234,7 @@ impl Decoder {
         }
         s.best.iter_mut().zip(&s.logs).for_each(|(beta, log)| *beta += log);
         let all = log_sum(first, &s.best);
-        exp_f32(first[label] + s.best[label] - all).max(0.0).min(1.0)
+        probability(exp_f32(first[label] + s.best[label] - all), 0.0)
     }
 
     /// The labels of a whole stream by the network's probabilities, `[steps, classes]`.
@@ -340,6 +339,11 @@ impl Decoding {
         }
         Ok(decoding)
     }
+}
+
+/// At least that and at most 1, also where `p` is no number.
+fn probability(p: f32, least: f32) -> f32 {
+    if p.is_nan() { least } else { p.clamp(least, 1.0) }
 }
 
 /// ln Σ_k exp(a_k + b_k).
