@@ -51,6 +51,7 @@ fn run(case: &str) {
     let cutoffs = if words[1] == "full" { Vec::new() } else { cutoffs.to_vec() };
     let softmax = UnitSoftmax { units, cutoffs, div_value: 4.0 };
     let shape = NetShape {
+        crf: false,
         window: None,
         tables: vec![TableShape { name: "word", rows: INPUTS, dim: 64 }],
         chars: None,
@@ -89,6 +90,7 @@ fn train(shape: &NetShape, mut params: Params<f32>, rng: &mut ChaCha8Rng, draw: 
     let mut times = Vec::new();
     for _ in 0..4 {
         let batch = TrainBatch {
+            windows: None,
             features: Features {
                 steps: rows,
                 ids: (0..rows).map(|_| rng.random_range(0..INPUTS as u32)).collect(),

@@ -1,14 +1,18 @@
 //! The engine and the trainer against PyTorch: golden values made by `tests/reference/torch_golden.py` and
-//! `torch_lookahead.py`.
+//! `torch_lookahead.py` and `torch_crf.py`.
 
 use safetensors::SafeTensors;
 use strand::encode::{Features, TableShape};
+use strand::model::decode::Decoder;
 use strand::model::lookahead::AheadLane;
 use strand::model::network::{Lane, Network, Scratch};
 use strand::model::params::{NetShape, Params};
+use strand::model::testing::{layers, words_spec};
+use strand::model::{DecodeKind, DecodeSpec, ModelSpec, Scheme};
 use strand::rnn::ahead::{Part, Window, Windows};
 use strand::rnn::layer::{Layer, LayerScratch, LayerWeights};
 use strand::rnn::{Cell, LayerSpec, Nonlinearity};
+use strand::train::crf::{Borders, Chain};
 use strand::train::network::{LossSpec, States, TrainBatch, TrainNet, Worker};
 use strand::train::optimizer::{Optimizer, OptimizerSpec, Rule};
 
@@ -81,6 +85,7 @@ fn a_training_follows_pytorchs_loss_for_100_steps() {
         window: None,
         pool: None,
         language: None,
+        crf: false,
     };
     let mut rng = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0);
     let mut params: Params<f32> = Params::random(&shape, &mut rng);
@@ -143,6 +148,7 @@ fn what_is_seen_ahead_is_what_pytorch_makes_of_the_same_windows() {
             let case = format!("{name}.{block}.{right}");
             let layer = LayerSpec { bidirectional: true, ..LayerSpec::new(cell, 4) };
             let shape = NetShape {
+                crf: false,
                 language: None,
                 tables: vec![],
                 chars: None,
@@ -199,4 +205,69 @@ fn what_is_seen_ahead_is_what_pytorch_makes_of_the_same_windows() {
             }
         }
     }
+}
+
+#[test]
+fn a_crf_has_pytorchs_likelihood_gradients_and_best_paths() {
+    let bytes = std::fs::read("tests/golden/crf.safetensors").unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let wide = |name: &str| -> Vec<f64> { floats(&file, name).into_iter().map(f64::from).collect() };
+    let scores = ["transitions", "start", "end"];
+    let [transitions, start, end] = scores.map(wide);
+    let mut chain = Chain::new([&transitions, &start, &end]);
+    for k in 0..5 {
+        let get = |what: &str| integers(&file, &format!("{k}/{what}")).into_iter().map(|y| y as usize).collect();
+        let (y, borders, best): (Vec<usize>, Vec<usize>, Vec<usize>) = (get("y"), get("borders"), get("best"));
+        let borders = Borders { starts: borders[0] == 1, ends: borders[1] == 1 };
+        let (mut x, weight) = (wide(&format!("{k}/x")), wide(&format!("{k}/weight"))[0]);
+        let probabilities = softmax(&x, 4);
+        let loss = chain.loss(&mut x, &y, borders, weight);
+        let want = wide(&format!("{k}/loss"))[0];
+        assert!((loss - want).abs() < 1e-5, "sequence {k}: {loss}, PyTorch has {want}");
+        let dx: Vec<f32> = x.iter().map(|x| *x as f32).collect();
+        assert_close(&dx, &floats(&file, &format!("{k}/dx")), 1e-6, &format!("gradient at the scores of {k}"));
+        if borders.starts && borders.ends {
+            let found: Vec<usize> = decoder(&file).labels(&probabilities).into_iter().map(|y| y as usize).collect();
+            assert_eq!(found, best, "sequence {k}");
+        }
+    }
+    for (grads, name) in chain.grads().into_iter().zip(scores) {
+        let grads: Vec<f32> = grads.iter().map(|x| *x as f32).collect();
+        assert_close(&grads, &floats(&file, &format!("d/{name}")), 1e-6, &format!("gradient of {name}"));
+    }
+}
+
+fn softmax(x: &[f64], classes: usize) -> Vec<f32> {
+    let row = |x: &[f64]| {
+        let sum: f64 = x.iter().map(|x| x.exp()).sum();
+        x.iter().map(|x| (x.exp() / sum) as f32).collect::<Vec<f32>>()
+    };
+    x.chunks_exact(classes).flat_map(row).collect()
+}
+
+/// Waits for more steps than a sequence of the golden file has.
+fn decoder(file: &SafeTensors<'_>) -> Decoder {
+    let spec = ModelSpec {
+        scheme: Scheme::Plain,
+        labels: ["a", "b", "c", "d"].map(String::from).to_vec(),
+        outside: None,
+        decode: Some(DecodeSpec { kind: DecodeKind::Crf, lag: 8 }),
+        ..words_spec("crf", layers(&[Cell::Rnn], 2))
+    };
+    let shape = NetShape {
+        window: None,
+        language: None,
+        tables: Vec::new(),
+        chars: None,
+        dense: 2,
+        layers: spec.layers.clone(),
+        classes: 4,
+        pool: None,
+        crf: true,
+    };
+    let mut params = Params::random(&shape, &mut <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0));
+    for (k, name) in ["transitions", "start", "end"].into_iter().enumerate() {
+        params.slice_mut(shape.crf_at().unwrap() + k).copy_from_slice(&floats(file, name));
+    }
+    Decoder::new(&spec, &shape, &params).unwrap().unwrap()
 }

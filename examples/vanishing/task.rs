@@ -40,6 +40,7 @@ impl Learner {
             window: None,
             pool: None,
             language: None,
+            crf: false,
         };
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut params: Params<f32> = Params::random(&shape, &mut rng);

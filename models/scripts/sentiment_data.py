@@ -12,8 +12,8 @@ Needs: pip install vaderSentiment==3.3.2 textblob==0.20.1 (their word lists only
 
 The Stanford Sentiment Treebank was made of the rt-polarity snippets, so the split follows it: a snippet that has a
 sentence of SST's test part in it is test, one of its dev part dev, all others train. So a model trained on train.tsv
-has seen no sentence of SST's dev and test parts, and can be scored on them; SST itself (no licence known) is only read
-to compare. The script checks that afterwards. Of sentiment-uci, of each ten lines one is dev and two are test.
+has seen no sentence of SST's dev and test parts; the script checks that afterwards. SST itself (no licence known) is only
+read for this split. Of sentiment-uci, of each ten lines one is dev and two are test.
 
 What comes out (label<TAB>text, UTF-8, gzip): train dev test-rt test-uci (.tsv.gz), and lexicon.tsv: word<TAB>bit mask.
 """

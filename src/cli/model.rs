@@ -93,6 +93,10 @@ fn as_text(model: &Model, bytes: u64) -> anyhow::Result<String> {
         };
         writeln!(out, "  look-ahead   {waits}")?;
     }
+    if let Some(decode) = &spec.decode {
+        let kind = toml::Value::try_from(decode.kind)?;
+        writeln!(out, "  decoding     {}, lag {}", kind.as_str().unwrap_or_default(), decode.lag)?;
+    }
     writeln!(out, "  size         {} parameters, {:.2} MiB", model.parameters(), mib)?;
     writeln!(out, "  fingerprint  {}", model.fingerprint())?;
     writeln!(out, "\ninput of a step")?;

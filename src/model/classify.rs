@@ -48,8 +48,8 @@ impl Session {
         output.probabilities.extend(p);
     }
 
-    /// As [`Session::estimate`], for the last time: the stream ends or is reset. From a language model how likely it was.
-    pub fn conclude(&mut self, model: &Model, output: &mut Output) {
+    /// As [`Session::estimate`], for the last time.
+    pub(super) fn conclude_class(&mut self, model: &Model, output: &mut Output) {
         if model.spec.classify.is_some() {
             self.estimate(model, output);
             self.spans.open = None;

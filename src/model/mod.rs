@@ -24,6 +24,7 @@
 pub mod adaptive;
 pub mod bench;
 pub mod classify;
+pub mod decode;
 pub mod language;
 pub mod lookahead;
 pub mod network;
@@ -38,6 +39,7 @@ mod state;
 pub mod testing;
 mod waiting;
 
+pub use decode::{DecodeKind, DecodeSpec};
 pub use language::Likelihood;
 pub use lookahead::LookAhead;
 pub use numbers::StatePrecision;
@@ -49,6 +51,7 @@ pub use spec::{ClassifySpec, LanguageSpec, ModelError, ModelSpec, Scheme, Softma
 pub use state::StateError;
 
 use crate::encode::Encoder;
+use decode::Decoder;
 use network::Network;
 use params::{NetShape, Params};
 use sha2::{Digest, Sha256};
@@ -62,6 +65,8 @@ pub struct Model {
     network: Network,
     /// The label that each class of the network counts for.
     class_label: Vec<usize>,
+    /// For labels that depend on their neighbours'.
+    decoder: Option<Decoder>,
     fingerprint: [u8; 32],
     fingerprint_hex: String,
     parameters: usize,
@@ -99,6 +104,7 @@ impl Model {
         Ok(Model {
             network: Network::new(&shape, params),
             class_label,
+            decoder: Decoder::new(&spec, &shape, params)?,
             fingerprint_hex: hex(&fingerprint),
             fingerprint,
             parameters: params.count(),
@@ -149,6 +155,9 @@ fn fingerprint(spec: &ModelSpec, encoder: &Encoder, params: &Params<f32>) -> Res
     }
     if let Some(language) = &spec.language {
         hash.update(serde_json::to_vec(language).map_err(|e| e.to_string())?);
+    }
+    if let Some(decode) = &spec.decode {
+        hash.update(serde_json::to_vec(decode).map_err(|e| e.to_string())?);
     }
     encoder.fingerprint_into(&mut hash);
     for at in 0..params.len() {

@@ -1,6 +1,7 @@
 //! The parameters of a network: names, shapes, first values, and their file `weights.safetensors`.
 
 use super::adaptive::UnitSoftmax;
+use super::decode::DecodeKind;
 use super::pool::Pooling;
 use super::spec::{ModelError, ModelSpec};
 use crate::encode::{EncoderSpec, Layout, TableShape};
@@ -28,6 +29,8 @@ pub struct NetShape {
     pub window: Option<Window>,
     /// The head reads the output of each step and gives the probabilities of the next unit.
     pub language: Option<UnitSoftmax>,
+    /// The classes of neighbouring steps are scored together ([`super::decode`]).
+    pub crf: bool,
 }
 
 /// The recurrent character encoder: the last h over a word's characters, forwards and (if asked) backwards.
@@ -109,6 +112,7 @@ impl NetShape {
             pool: spec.pooling(),
             window: spec.window(),
             language,
+            crf: spec.decode.as_ref().is_some_and(|decode| decode.kind == DecodeKind::Crf),
         })
     }
 
@@ -195,6 +199,11 @@ impl NetShape {
         self.start_at() + 1 + 2 * i
     }
 
+    /// A CRF's transition scores; its start and end scores follow.
+    pub fn crf_at(&self) -> Option<usize> {
+        self.crf.then(|| self.head_at() + 2)
+    }
+
     /// Names, shapes and first values of all tensors, in the order of the `*_at` positions.
     fn tensors(&self) -> Vec<(String, Vec<usize>, Init)> {
         let mut all = Vec::new();
@@ -241,6 +250,12 @@ impl NetShape {
                 all.push((format!("tail.{i}.0.weight"), vec![narrow, self.top()], bound(self.top())));
                 all.push((format!("tail.{i}.1.weight"), vec![softmax.cluster(i).len(), narrow], bound(narrow)));
             }
+        }
+        if self.crf {
+            let first = Init::Uniform(0.1);
+            all.push(("crf.transitions".into(), vec![self.classes, self.classes], first));
+            all.push(("crf.start".into(), vec![self.classes], first));
+            all.push(("crf.end".into(), vec![self.classes], first));
         }
         all
     }

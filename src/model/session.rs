@@ -1,6 +1,7 @@
 //! One stream's life: [`Session`] holds everything that is carried from record to record; [`Stepper`] runs the
 //! network over the waiting steps of many sessions at once. A session as bytes is in [`super::state`].
 
+use super::decode::{DecodeScratch, Decoding};
 use super::language::{Likelihood, Weighing};
 use super::lookahead::AheadLane;
 use super::network::{Lane, MAX_NUMBERS, Scratch};
@@ -12,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Everything a stream carries: unfinished input, steps that wait for the network or for those that it looks ahead to, h
-/// and c of every layer, what is pooled, the open span, positions.
+/// and c of every layer, what is pooled, the open span, steps that wait for their label, positions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Session {
     pub(super) reader: ReaderState,
@@ -23,6 +24,7 @@ pub struct Session {
     /// Of a language model; else none.
     pub(super) likelihood: Likelihood,
     pub(super) spans: SpanDecoder,
+    pub(super) decoding: Decoding,
     pub(super) steps: u64,
     pub(super) units: Vec<Unit>,
     pub(super) features: Features,
@@ -75,6 +77,7 @@ impl Session {
             pool: vec![0.0; model.network.pool_len()].into(),
             likelihood: Likelihood::default(),
             spans: SpanDecoder::default(),
+            decoding: Decoding::default(),
             steps: 0,
             units: Vec::new(),
             features: Features::default(),
@@ -122,7 +125,7 @@ impl Session {
         self.window.map_or(self.waiting(), |window| window.ready(self.waiting(), self.closing))
     }
 
-    /// Steps labelled since the stream's start.
+    /// Steps that went through the network since the stream's start.
     pub fn steps(&self) -> u64 {
         self.steps
     }
@@ -137,9 +140,10 @@ impl Session {
         &self.reader.pending
     }
 
-    /// Sets h and c to zero and closes the open span (returned); positions go on. Call with nothing waiting.
+    /// Sets h and c to zero and closes the open span (returned); positions go on. Call with nothing waiting, after
+    /// [`Session::conclude`].
     pub fn reset(&mut self) -> Option<Span> {
-        assert_eq!(self.waiting(), 0, "a session is reset between steps");
+        assert_eq!((self.waiting(), self.undecided()), (0, 0), "a session is concluded, then reset");
         self.state.clear();
         self.pool.fill(0.0);
         self.likelihood = Likelihood::default();
@@ -147,9 +151,9 @@ impl Session {
         self.spans.finish()
     }
 
-    /// Closes the open span: the stream is over. Call with nothing waiting.
+    /// Closes the open span: the stream is over. Call with nothing waiting, after [`Session::conclude`].
     pub fn end(&mut self) -> Option<Span> {
-        assert_eq!(self.waiting(), 0, "a session ends between steps");
+        assert_eq!((self.waiting(), self.undecided()), (0, 0), "a session is concluded, then ends");
         self.spans.finish()
     }
 
@@ -174,6 +178,7 @@ impl Session {
         size_of::<Session>()
             + self.state.precision().bytes() * self.state.len()
             + 4 * self.pool.len()
+            + self.decoding.memory()
             + self.reader.pending.capacity()
             + self.reader.context.capacity()
             + waiting
@@ -186,6 +191,7 @@ pub struct Stepper {
     pub(super) scratch: Scratch,
     pub(super) probabilities: Vec<Vec<f32>>,
     by_label: Vec<f32>,
+    decode: DecodeScratch,
     /// h and c of the sessions that keep them rounded, one after the other.
     wide: Vec<f32>,
     pub(super) weighing: Weighing,
@@ -198,6 +204,7 @@ impl Stepper {
             scratch: Scratch::default(),
             probabilities: Vec::new(),
             by_label: Vec::new(),
+            decode: DecodeScratch::default(),
             wide: Vec::new(),
             weighing: Weighing::default(),
         }
@@ -290,14 +297,20 @@ impl Stepper {
         for ((session, output), probabilities) in sessions.iter_mut().zip(outputs).zip(&self.probabilities) {
             for (k, p) in steps.clone().zip(probabilities.chunks_exact(classes)) {
                 let unit = &mut session.units[k];
-                let (start, end, text) = (unit.start, unit.end, std::mem::take(&mut unit.text));
-                let (label, score) = best(p, &model.class_label, model.spec.labels.len(), &mut self.by_label);
-                let (scheme, outside) = (model.spec.scheme, model.spec.outside.as_deref());
-                let name = &model.spec.labels[label];
-                output.spans.extend(session.spans.push(scheme, outside, name, start, end));
+                let unit = Unit { start: unit.start, end: unit.end, text: std::mem::take(&mut unit.text) };
                 output.unknown +=
                     usize::from(model.encoder.is_unknown(&session.features.ids[k * tables..(k + 1) * tables]));
-                output.labels.push(StepLabel { start, end, text, label, score });
+                let decided = match &model.decoder {
+                    Some(decoder) => decoder.push(&mut session.decoding, p, unit, &mut self.decode),
+                    None => {
+                        let (label, score) = best(p, &model.class_label, model.spec.labels.len(), &mut self.by_label);
+                        let Unit { start, end, text } = unit;
+                        Some(StepLabel { start, end, text, label, score })
+                    }
+                };
+                if let Some(step) = decided {
+                    session.publish(model, step, output);
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! `model.toml`: what a model is, in words.
 
+use super::decode::DecodeSpec;
 use super::lookahead::{self, LookAhead};
 use super::pool::Pooling;
 use crate::encode::EncoderSpec;
@@ -144,6 +145,9 @@ pub struct ModelSpec {
     /// For the task `language_model`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<LanguageSpec>,
+    /// How labels are chosen from the network's probabilities; absent: the likeliest of each step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decode: Option<DecodeSpec>,
     pub encoder: EncoderSpec,
     pub layers: Vec<LayerSpec>,
     /// What [`Model::fingerprint`](super::Model::fingerprint) must be; written with the model. Absent: not checked.
@@ -233,6 +237,9 @@ impl ModelSpec {
             }
         }
         lookahead::check(self.task, &self.layers, self.look_ahead.as_ref())?;
+        if let Some(decode) = &self.decode {
+            decode.check(self.task, self.scheme)?;
+        }
         self.class_labels().map(|_| ())
     }
 

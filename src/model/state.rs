@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! version u8 | model fingerprint 32 | steps u64 | open span: 0, or 1 start u64 end u64 length u32 label
-//! | reader state (encode::ReaderState) | numbers u32, each as the version says
+//! | reader state (encode::ReaderState) | steps that wait for their label (decode::Decoding, of a model with [decode])
+//! | numbers u32, each as the version says
 //! | what is pooled, f32 each, as many as the model says (none but for classifiers and language models)
 //! | of a language model: ln P of the stream f64, its units u64
 //! | the steps that wait, if the model looks ahead (`waiting`) | crc32 u32 of all before
 //! ```
 //! Little-endian. Version 1: f32, bit for bit; version 2: bf16, for a session that keeps them so.
 
+use super::decode::Decoding;
 use super::language::{LIKELIHOOD_BYTES, Likelihood};
 use super::numbers::{Numbers, StatePrecision};
 use super::{Model, Session, Span, SpanDecoder, waiting};
@@ -48,7 +50,7 @@ pub enum StateError {
 pub(super) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    pub(super) fn take(&mut self, n: usize) -> Result<&'a [u8], StateError> {
+    pub fn take(&mut self, n: usize) -> Result<&'a [u8], StateError> {
         let (head, rest) = self
             .0
             .split_at_checked(n)
@@ -57,17 +59,17 @@ impl<'a> Fields<'a> {
         Ok(head)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], StateError> {
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], StateError> {
         let mut bytes = [0; N];
         bytes.copy_from_slice(self.take(N)?);
         Ok(bytes)
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, StateError> {
+    pub fn u32(&mut self) -> Result<u32, StateError> {
         self.array().map(u32::from_le_bytes)
     }
 
-    pub(super) fn u64(&mut self) -> Result<u64, StateError> {
+    pub fn u64(&mut self) -> Result<u64, StateError> {
         self.array().map(u64::from_le_bytes)
     }
 }
@@ -92,6 +94,9 @@ impl Session {
             }
         }
         self.reader.encode(out);
+        if model.decoder.is_some() {
+            self.decoding.encode(out);
+        }
         out.extend_from_slice(&(self.state.len() as u32).to_le_bytes());
         self.state.encode(out);
         self.pool.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes()));
@@ -152,6 +157,10 @@ impl Session {
         };
         let (reader, used) = ReaderState::decode(fields.0).map_err(StateError::Damaged)?;
         fields.take(used)?;
+        let decoding = match &model.decoder {
+            Some(decoder) => Decoding::decode(&mut fields, decoder)?,
+            None => Decoding::default(),
+        };
         let count = fields.u32()? as usize;
         let mut session = Session::new(model);
         let (numbers, pooled) = (precision.bytes() * session.state.len(), 4 * session.pool.len());
@@ -177,6 +186,7 @@ impl Session {
             return Err(damaged("its length does not fit the model"));
         }
         session.reader = reader;
+        session.decoding = decoding;
         session.spans = SpanDecoder { open };
         session.steps = steps;
         Ok(session)

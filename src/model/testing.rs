@@ -35,6 +35,7 @@ pub fn words_spec(name: &str, layers: Vec<LayerSpec>) -> ModelSpec {
         classify: None,
         look_ahead: None,
         language: None,
+        decode: None,
         encoder,
         layers,
         fingerprint: None,

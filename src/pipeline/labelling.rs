@@ -232,7 +232,7 @@ impl Labeller {
         let tagger = live.tagger.clone();
         let ends = current.record.event == Some(Event::End);
         if current.record.event == Some(Event::Flush) {
-            live.session.estimate(&tagger.model, &mut current.output);
+            live.session.settle(&tagger.model, &mut current.output);
         }
         live.session.tell(&tagger.model, &mut current.output);
         if ends {

@@ -29,6 +29,7 @@ pub fn words_per_second(threads: usize, rounds: usize) -> f64 {
         window: None,
         pool: None,
         language: None,
+        crf: false,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut params: Params<f32> = Params::random(&shape, &mut rng);

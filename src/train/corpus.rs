@@ -314,6 +314,7 @@ pub fn model_spec(recipe: &Recipe, classes: &[String], encoder: &Encoder) -> Mod
             div_value: recipe.task.div_value.unwrap_or(4.0),
             threshold: None,
         }),
+        decode: recipe.decode.clone(),
         encoder: encoder.spec().clone(),
         layers: recipe.layers.clone(),
         fingerprint: None,

@@ -8,6 +8,7 @@ use super::parallel::for_each;
 use super::units::DevUnits;
 use crate::encode::{Encoder, Features};
 use crate::model::classify;
+use crate::model::decode::Decoder;
 use crate::model::lookahead::AheadLane;
 use crate::model::network::{Lane, Network, Scratch};
 use crate::model::{ModelSpec, Scheme, Span};
@@ -112,7 +113,8 @@ impl DevSet {
         self.units.as_ref().map_or(self.streams.is_empty(), DevUnits::is_empty)
     }
 
-    pub fn score(&self, net: &Network, threads: usize) -> DevScore {
+    /// The score of this network, whose labels are chosen by `decoder`, if it has one.
+    pub fn score(&self, net: &Network, decoder: Option<&Decoder>, threads: usize) -> DevScore {
         if let Some(units) = &self.units {
             let surprises = units.surprises(net, threads);
             let nats = surprises.iter().map(|&nats| f64::from(nats)).sum::<f64>() / surprises.len().max(1) as f64;
@@ -127,14 +129,14 @@ impl DevSet {
             .chunks(LANES)
             .map(|group| group.iter().filter_map(|&k| slots[k].take().map(|slot| (k, slot))).collect())
             .collect();
-        for_each(threads, groups, |group| self.label(net, group));
+        for_each(threads, groups, |group| self.label(net, decoder, group));
         let accuracy = self.accuracy(&labels);
         let spans = self.spec.scheme == Scheme::Bio;
         let f1 = spans.then(|| self.f1(&labels));
         let endless = self.with_endless.then(|| {
             let mut whole = Features::default();
             self.streams.iter().for_each(|s| whole.append(s));
-            let labels = self.cut(&self.run(net, &[&whole])[0]);
+            let labels = self.cut(&self.run(net, decoder, &[&whole])[0]);
             if spans { self.f1(&labels) } else { self.accuracy(&labels) }
         });
         let ordinal = self.spec.classify.as_ref().is_some_and(|classify| classify.ordinal);
@@ -170,15 +172,15 @@ impl DevSet {
         groups.into_iter().flat_map(|(_, rows)| rows).collect()
     }
 
-    fn label(&self, net: &Network, group: Vec<(usize, &mut Vec<u32>)>) {
+    fn label(&self, net: &Network, decoder: Option<&Decoder>, group: Vec<(usize, &mut Vec<u32>)>) {
         let streams: Vec<&Features> = group.iter().map(|(k, _)| &self.streams[*k]).collect();
-        for ((_, slot), labels) in group.into_iter().zip(self.run(net, &streams)) {
+        for ((_, slot), labels) in group.into_iter().zip(self.run(net, decoder, &streams)) {
             *slot = labels;
         }
     }
 
     /// The labels of these streams, each from a zero state.
-    fn run(&self, net: &Network, streams: &[&Features]) -> Vec<Vec<u32>> {
+    fn run(&self, net: &Network, decoder: Option<&Decoder>, streams: &[&Features]) -> Vec<Vec<u32>> {
         if self.spec.classify.is_some() {
             let best = |logits: Vec<f32>| {
                 vec![(0..logits.len()).fold(0, |best, k| if logits[k] > logits[best] { k } else { best }) as u32]
@@ -196,6 +198,9 @@ impl DevSet {
             net.forward_ahead(&mut lanes, 0..usize::MAX, &mut Scratch::default());
         } else {
             net.forward(&mut lanes, &mut Scratch::default());
+        }
+        if let Some(decoder) = decoder {
+            return probabilities.iter().map(|p| decoder.labels(p)).collect();
         }
         let mut sums = Vec::new();
         let labels = self.spec.labels.len();

@@ -10,6 +10,7 @@ pub mod calibration;
 pub mod card;
 pub mod checkpoint;
 pub mod corpus;
+pub mod crf;
 pub mod dev;
 pub mod dropout;
 pub mod language;

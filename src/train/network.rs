@@ -1,9 +1,11 @@
-//! The network for training: forwards with everything kept, cross-entropy, and the way back to every parameter.
+//! The network for training: forwards with everything kept, cross-entropy (or the likelihood of a CRF,
+//! [`super::crf`]), and the way back to every parameter.
 //!
 //! [`TrainNet`] holds the weights laid out for both ways (shared by all threads); a [`Worker`] is the working space of
 //! one shard of the streams and holds the gradients that the shard contributes.
 
 use super::ahead::{AheadLayer, AheadTape, Rows};
+use super::crf::Chain;
 use super::dropout::{Dropout, Mask};
 use super::language::{NextUnit, TrainTail};
 use super::pool::Pool;
@@ -155,6 +157,7 @@ pub struct Worker<T> {
     pooled: Vec<T>,
     logits: Vec<T>,
     next: NextUnit<T>,
+    chain: Chain,
     dy: Vec<T>,
     /// What a residual layer passes by: its input before dropout, or on the way back the gradient at its output.
     past: Vec<T>,
@@ -180,6 +183,7 @@ impl<T: Real> Worker<T> {
             pooled: Vec::new(),
             logits: Vec::new(),
             next: NextUnit::default(),
+            chain: Chain::default(),
             dy: Vec::new(),
             past: Vec::new(),
             scratch: BackScratch::default(),
@@ -207,7 +211,10 @@ impl<T: Real> Worker<T> {
             let y = &self.xs[net.layers.len()];
             self.next.run(net, params, batch, y, loss.total_weight, &mut self.grads, &mut self.dx)
         } else {
-            let result = self.cross_entropy(net.shape.classes, batch, loss);
+            let result = match net.shape.crf_at() {
+                Some(at) => self.chain.chunk(params, at, batch, &mut self.logits, loss),
+                None => self.cross_entropy(net.shape.classes, batch, loss),
+            };
             self.backward_head(net, params, batch);
             result
         };
@@ -384,6 +391,11 @@ impl<T: Real> Worker<T> {
         let shape = &net.shape;
         let (top, classes, head) = (shape.top(), shape.classes, shape.head_at());
         let rows = self.logits.len() / classes;
+        if let Some(at) = shape.crf_at() {
+            for (k, grads) in self.chain.grads().into_iter().enumerate() {
+                self.grads.slice_mut(at + k).iter_mut().zip(grads).for_each(|(to, x)| *to = T::of(*x));
+            }
+        }
         let x = if shape.pool.is_some() { &self.pooled } else { &self.xs[net.layers.len()] };
         add_outer(rows, &self.logits, classes, x, top, self.grads.slice_mut(head), &mut self.packed);
         add_columns(&self.logits, self.grads.slice_mut(head + 1));

@@ -4,7 +4,7 @@
 use super::optimizer::{OptimizerSpec, Rule};
 use crate::data::{DnaScheme, LabelAt, LabelMap};
 use crate::encode::EncoderSpec;
-use crate::model::{LanguageSpec, LookAhead, Pooling, Scheme, Softmax, Task, lookahead};
+use crate::model::{DecodeKind, DecodeSpec, LanguageSpec, LookAhead, Pooling, Scheme, Softmax, Task, lookahead};
 use crate::rnn::LayerSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,6 +16,9 @@ pub struct Recipe {
     pub output: OutputSpec,
     pub task: TaskSpec,
     pub data: DataSpec,
+    /// How labels are chosen from the network's probabilities; absent: the likeliest of each step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decode: Option<DecodeSpec>,
     pub encoder: EncoderSpec,
     pub layers: Vec<LayerSpec>,
     /// How far bidirectional layers see ahead; absent: to the end.
@@ -40,6 +43,17 @@ impl Recipe {
             }
             if matches!(self.encoder, EncoderSpec::Dna(_) | EncoderSpec::Vector(_)) {
                 return Err("kind = \"language_model\" needs encoder.kind = \"words\", \"chars\" or \"events\"".into());
+            }
+        }
+        if let Some(decode) = &self.decode {
+            decode.check(self.task.kind, self.task.scheme())?;
+            let t = &self.train;
+            if decode.kind == DecodeKind::Crf && (t.label_smoothing > 0.0 || !t.class_weights.is_empty()) {
+                let detail = "a CRF is trained on whole sequences";
+                return Err(format!("{detail}: leave train.label_smoothing and class_weights out"));
+            }
+            if decode.kind == DecodeKind::Crf && self.task.dna_labels == Some(DnaScheme::StrandFrame) {
+                return Err("decode.kind = \"crf\" needs a class for each label: dna_labels = \"strand\"".into());
             }
         }
         if self.task.kind == Task::Classify && self.train.label_smoothing > 0.0 && self.task.ordinal.is_some() {

@@ -21,6 +21,7 @@ fn shape(layers: Vec<LayerSpec>, char_cell: Option<Cell>) -> NetShape {
         pool: None,
         window: None,
         language: None,
+        crf: false,
     }
 }
 
@@ -448,5 +449,34 @@ fn the_training_language_model_tells_units_as_the_running_one() {
         net.surprises(&x, &units, &mut UnitScratch::default(), &mut surprises);
         let nats: f64 = surprises.iter().map(|&nats| f64::from(nats)).sum();
         assert!((nats - trained.loss).abs() < 1e-5, "{nats} while running, {} while training", trained.loss);
+    }
+}
+
+#[test]
+fn gradients_of_a_crf_are_the_finite_differences() {
+    let stack = vec![layer(Cell::Lstm, 4, Nonlinearity::Tanh), layer(Cell::Gru, 5, Nonlinearity::Tanh)];
+    let loss = LossSpec { label_smoothing: 0.0, ..LOSS };
+    let shape = NetShape { crf: true, ..shape(stack, Some(Cell::Gru)) };
+    check_given(shape, 17, Vec::new(), loss, None);
+}
+
+/// One step alone, with neither start nor end: the CRF is a softmax.
+#[test]
+fn a_crf_over_lone_steps_is_cross_entropy() {
+    let plain = shape(vec![layer(Cell::Lstm, 5, Nonlinearity::Tanh)], None);
+    let crf = NetShape { crf: true, ..plain.clone() };
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let params: Params<f64> = Params::random(&crf, &mut rng);
+    let mut batch = batch(&mut rng, false);
+    batch.sizes = vec![batch.features.steps];
+    batch.reset.fill(false);
+    let states = States::zero(&plain, batch.features.steps);
+    let asked = LossSpec { label_smoothing: 0.0, ..LOSS };
+    let given = Given { states, pooled: Vec::new(), loss: asked, dropout: None };
+    let [(a, of_plain), (b, of_crf)] = [&plain, &crf].map(|shape| loss(shape, &params, &batch, &given));
+    assert!((a - b).abs() < 1e-12, "{a} {b}");
+    for at in plain.tables.len()..plain.head_at() + 2 {
+        let near = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-12;
+        assert!(of_plain.grads.slice(at).iter().zip(of_crf.grads.slice(at)).all(near), "{}", params.name(at));
     }
 }

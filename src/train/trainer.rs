@@ -13,6 +13,7 @@ use super::recipe::Recipe;
 use super::sequences::{Course, Sequences};
 use super::{TrainError, calibration, pictures};
 use crate::encode::Encoder;
+use crate::model::decode::Decoder;
 use crate::model::network::Network;
 use crate::model::params::{NetShape, Params};
 use crate::model::{Model, ModelSpec, Task};
@@ -280,7 +281,9 @@ impl<'a> Trainer<'a> {
     /// Scores the dev set, keeps the best parameters, logs and draws.
     fn score(&mut self, loss: f64, seconds: f64) -> Result<(), TrainError> {
         let current = self.optimizer.ema.as_ref().unwrap_or(&self.params);
-        let score = (!self.dev.is_empty()).then(|| self.dev.score(&Network::new(&self.shape, current), self.threads));
+        let decoder = Decoder::new(&self.spec, &self.shape, current).map_err(TrainError::recipe)?;
+        let score = (!self.dev.is_empty())
+            .then(|| self.dev.score(&Network::new(&self.shape, current), decoder.as_ref(), self.threads));
         let better = match (&score, &self.progress.best) {
             (Some(new), Some(old)) => new.main() > old.main(),
             _ => true,

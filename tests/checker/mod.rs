@@ -143,6 +143,7 @@ impl<'a> Offline<'a> {
         if continues && event == Some(Event::Reset) {
             trouble = session.finish_unit(self.model).err();
             self.stepper.step(&mut [&mut session], std::slice::from_mut(&mut output));
+            session.conclude(self.model, &mut output);
             output.spans.extend(session.reset());
         }
         if !(record.value.is_empty() && event.is_some())
@@ -166,7 +167,11 @@ impl<'a> Offline<'a> {
             trouble = session.finish_unit(self.model).err().or(trouble);
         }
         self.stepper.step(&mut [&mut session], std::slice::from_mut(&mut output));
+        if event == Some(Event::Flush) {
+            session.settle(self.model, &mut output);
+        }
         if ends {
+            session.conclude(self.model, &mut output);
             output.spans.extend(session.end());
         } else {
             self.session = Some(session);
@@ -182,6 +187,7 @@ impl<'a> Offline<'a> {
         // What is unfinished and no whole character is dropped.
         let _ = session.finish_unit(self.model);
         self.stepper.step(&mut [&mut session], std::slice::from_mut(&mut output));
+        session.conclude(self.model, &mut output);
         output.spans.extend(session.end());
         Some(self.render(&output, true))
     }

@@ -26,6 +26,13 @@ impl Place {
         Place { dir }
     }
 
+    /// With a random model of this specification.
+    pub fn with(spec: &strand::model::ModelSpec) -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        strand::model::testing::random_model(&dir.path().join("model"), spec, strand::model::testing::TEXT, 7).unwrap();
+        Place { dir }
+    }
+
     pub fn path(&self) -> &Path {
         self.dir.path()
     }

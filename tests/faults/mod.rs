@@ -288,7 +288,11 @@ pub struct Expected {
 
 impl Expected {
     pub fn of(sent: &Sent) -> Expected {
-        let place = Place::new();
+        Expected::at(&Place::new(), sent)
+    }
+
+    /// By the model of this place, which has no data yet.
+    pub fn at(place: &Place, sent: &Sent) -> Expected {
         // In batches of another shape.
         let calm = place.start(&["--set", "pipeline.threads=1"]);
         for (stream, count) in &sent.streams {

@@ -10,7 +10,7 @@ use strand::encode::{
 };
 use strand::model::params::{NetShape, Params};
 use strand::model::testing::{TEXT, language_spec, layers, look_ahead_spec, words_spec};
-use strand::model::{LookAhead, Model, ModelSpec, Output, Scheme, Session, Stepper};
+use strand::model::{DecodeKind, DecodeSpec, LookAhead, Model, ModelSpec, Output, Scheme, Session, Stepper};
 use strand::rnn::{Cell, LayerSpec, Nonlinearity};
 
 /// Bytes of memory that a byte of input may take: a word, character or base has a unit with its text, and a row.
@@ -25,7 +25,8 @@ thread_local! {
 
 /// A tiny model of each kind: three of words (one for each tokenizer), characters, two of DNA, events, two of vectors;
 /// then words and vectors through the other cells, with layer normalisation and residual layers; words, vectors and bases
-/// through bidirectional layers that look ahead; language models of characters and, with an adaptive softmax, of events.
+/// through bidirectional layers that look ahead; language models of characters and, with an adaptive softmax, of events;
+/// words and characters whose labels wait for their neighbours.
 pub fn with_models<T>(run: impl FnOnce(&[Arc<Model>]) -> T) -> T {
     MODELS.with(|models| run(models))
 }
@@ -74,6 +75,17 @@ pub fn specs() -> impl Iterator<Item = ModelSpec> {
         ModelSpec { encoder: dna(&[3]), scheme: Scheme::Runs, ..ahead(0, 1) },
         language_spec("tiny", layers(&[Cell::Lstm], 3), EncoderSpec::Chars(CharSpec { dim: 3, min_count: 1 }), &[]),
         language_spec("tiny", layers(&[Cell::Gru], 3), EncoderSpec::Events(EventSpec::default()), &[3, 9]),
+        ModelSpec {
+            encoder: words(Tokenizer::Whitespace),
+            decode: Some(DecodeSpec { kind: DecodeKind::Legal, lag: 2 }),
+            ..words_spec("tiny", layers(&[Cell::Gru], 3))
+        },
+        ModelSpec {
+            encoder: EncoderSpec::Chars(CharSpec { dim: 3, min_count: 1 }),
+            scheme: Scheme::Plain,
+            decode: Some(DecodeSpec { kind: DecodeKind::Crf, lag: 3 }),
+            ..words_spec("tiny", layers(&[Cell::Rnn], 3))
+        },
     ])
 }
 
@@ -107,15 +119,28 @@ pub fn format_of(model: &Model) -> InputFormat {
 /// Labels what waits.
 pub fn step(model: &Arc<Model>, session: &mut Session) -> Output {
     let mut output = Output::default();
-    let ready = session.ready();
+    let all = session.ready() + session.undecided();
     Stepper::new(model.clone()).step(&mut [session], std::slice::from_mut(&mut output));
-    assert_eq!(output.labels.len(), ready);
+    assert_eq!(output.labels.len() + session.undecided(), all);
+    check_labels(model, &output);
+    output
+}
+
+/// The labels of the steps that wait for them at a stream's end.
+pub fn conclude(model: &Arc<Model>, session: &mut Session) -> Output {
+    let (mut output, undecided) = (Output::default(), session.undecided());
+    session.conclude(model, &mut output);
+    assert_eq!((output.labels.len(), session.undecided()), (undecided, 0));
+    check_labels(model, &output);
+    output
+}
+
+fn check_labels(model: &Model, output: &Output) {
     for label in &output.labels {
         assert!(label.label < model.spec().labels.len());
         assert!((0.0..=1.0).contains(&label.score), "a score of {}", label.score);
         assert!(label.start < label.end, "{}..{}", label.start, label.end);
     }
-    output
 }
 
 /// What a stream led to: labels, spans and the state after them.
@@ -145,6 +170,7 @@ fn outcome(model: &Arc<Model>, format: InputFormat, records: &[&[u8]], saves: bo
     let finished = session.finish_unit(model);
     append(&mut output, step(model, &mut session));
     assert!(session.pending().is_empty());
+    append(&mut output, conclude(model, &mut session));
     output.spans.extend(session.end());
     let mut bytes = Vec::new();
     session.encode(model, &mut bytes);

@@ -86,6 +86,7 @@ fn session(model: &std::sync::Arc<strand::model::Model>, bytes: &[u8]) {
     let _ = session.push(model, formats::format_of(model), piece);
     let _ = session.finish_unit(model);
     formats::step(model, &mut session);
+    formats::conclude(model, &mut session);
     session.end();
     assert!(session.memory() < limit + (64 << 10));
 }

@@ -2,7 +2,7 @@
 """PyTorch twin of `strand train` for classifiers: the same recipe, the same network, the same way of training.
 
     python twin_classifier.py --recipe models/sentiment-en.toml --strand target/release/strand --cutter models/pos-en \
-        --test runs/sentiment/test-rt.tsv.gz --test data/sentiment-sst/binary.test.txt.gz
+        --test runs/sentiment/test-rt.tsv.gz --test runs/sentiment/test-uci.tsv.gz
 
 The network is that of `twin_tagger.py` up to the recurrent layers; their outputs are pooled (last, mean, max, attention)
 and a linear head gives the classes. Text is cut into words by `strand tag` with any model whose tokenizer is the
