@@ -120,10 +120,12 @@ impl Corpus {
     }
 }
 
+/// Rows that are stepped together, and how many of them are there only to be read.
+type DevPiece = (Features, usize);
+
 /// The dev set of a language model, cut into pieces that are stepped side by side.
 pub struct DevUnits {
-    /// The rows of a piece, and how many of them are there only to be read.
-    pieces: Vec<(Features, usize)>,
+    pieces: Vec<DevPiece>,
     tables: usize,
 }
 
@@ -152,13 +154,13 @@ impl DevUnits {
     /// -ln P of every unit, in nats. Those of a piece are told from at least 250 units before them, not from all of the
     /// stream.
     pub fn surprises(&self, net: &Network, threads: usize) -> Vec<f32> {
-        let mut groups: Vec<(&[(Features, usize)], Vec<f32>)> =
+        let mut groups: Vec<(&[DevPiece], Vec<f32>)> =
             self.pieces.chunks(LANES).map(|group| (group, Vec::new())).collect();
         for_each(threads, groups.iter_mut().collect(), |(group, out)| self.group(net, group, out));
         groups.into_iter().flat_map(|(_, surprises)| surprises).collect()
     }
 
-    fn group(&self, net: &Network, group: &[(Features, usize)], out: &mut Vec<f32>) {
+    fn group(&self, net: &Network, group: &[DevPiece], out: &mut Vec<f32>) {
         let top = net.shape().top();
         let mut states = vec![vec![0.0; net.state_len()]; group.len()];
         let mut outputs = vec![Vec::new(); group.len()];
