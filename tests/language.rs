@@ -72,11 +72,11 @@ fn pieces(model: &Model, text: &str, cuts: &[usize]) -> Vec<Vec<u8>> {
     pieces
 }
 
-/// Labels to the bit, and of the record ln P and units.
-type Told = (Vec<(u64, u64, String, usize, u32, u32)>, Option<(u64, u64)>);
+/// A unit's place, text and label, and the bits of its score and surprise.
+type ToldUnit = (u64, u64, String, usize, u32, u32);
 
 /// What can be compared bit for bit.
-fn told(output: &Output) -> Told {
+fn told(output: &Output) -> (Vec<ToldUnit>, Option<(u64, u64)>) {
     let units = output.labels.iter().zip(&output.surprises);
     let units = units.map(|(l, s)| (l.start, l.end, l.text.clone(), l.label, l.score.to_bits(), s.to_bits()));
     (units.collect(), output.likelihood.map(|of| (of.log_probability.to_bits(), of.units)))

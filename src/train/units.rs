@@ -120,15 +120,14 @@ impl Corpus {
     }
 }
 
+/// Rows that are stepped together, and how many of them are there only to be read.
+type DevPiece = (Features, usize);
+
 /// The dev set of a language model, cut into pieces that are stepped side by side.
 pub struct DevUnits {
-    /// The rows of a piece, and how many of them are there only to be read.
-    pieces: Vec<(Features, usize)>,
+    pieces: Vec<DevPiece>,
     tables: usize,
 }
-
-/// Pieces that are weighed together, and what comes of them.
-type Group<'a> = (&'a [(Features, usize)], Vec<f32>);
 
 impl DevUnits {
     /// # Errors
@@ -155,12 +154,13 @@ impl DevUnits {
     /// -ln P of every unit, in nats. Those of a piece are told from at least 250 units before them, not from all of the
     /// stream.
     pub fn surprises(&self, net: &Network, threads: usize) -> Vec<f32> {
-        let mut groups: Vec<Group<'_>> = self.pieces.chunks(LANES).map(|group| (group, Vec::new())).collect();
+        let mut groups: Vec<(&[DevPiece], Vec<f32>)> =
+            self.pieces.chunks(LANES).map(|group| (group, Vec::new())).collect();
         for_each(threads, groups.iter_mut().collect(), |(group, out)| self.group(net, group, out));
         groups.into_iter().flat_map(|(_, surprises)| surprises).collect()
     }
 
-    fn group(&self, net: &Network, group: &[(Features, usize)], out: &mut Vec<f32>) {
+    fn group(&self, net: &Network, group: &[DevPiece], out: &mut Vec<f32>) {
         let top = net.shape().top();
         let mut states = vec![vec![0.0; net.state_len()]; group.len()];
         let mut outputs = vec![Vec::new(); group.len()];
