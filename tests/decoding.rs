@@ -255,6 +255,8 @@ fn the_daemon_labels_as_tag_does() {
 fn a_daemon_killed_and_restarted_gives_the_labels_of_an_undisturbed_one() {
     const SETTINGS: [&str; 4] = ["--set", "pipeline.batch_records=16", "--set", "state.max_resident=8"];
     let (place, load) = (place(), Load::start(Shape::default()));
+    // The store is there before the first kill.
+    place.start(&SETTINGS).kill();
     for kill in 0..12 {
         let daemon = Daemon::spawn(place.command(&SETTINGS));
         let until = Instant::now() + Duration::from_millis(60 + 35 * kill);
