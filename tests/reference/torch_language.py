@@ -56,7 +56,7 @@ for name, cuts in [('full', []), ('tails', [4, 9])]:
         if begins:
             rows, units = torch.cat([rows, start.expand(2, -1)]), torch.cat([units, x[0, :2]])
         loss = soft(rows, units).loss if cuts else torch.nn.functional.cross_entropy(soft(rows), units)
-        opt.zero_grad(set_to_none=False); loss.backward()  # Adam goes on where a gradient is zero
+        opt.zero_grad(set_to_none=False); loss.backward()  # `start` is also moved by momentum
         norms.append(torch.nn.utils.clip_grad_norm_(params, 0.5)); opt.step(); losses.append(loss.detach())
     tensors |= {f'{name}/units': stream.to(torch.int32), f'{name}/losses': torch.stack(losses), f'{name}/norms': torch.stack(norms)}
     print(f'{name}: loss {losses[0]:.4f} -> {losses[-1]:.4f}')
