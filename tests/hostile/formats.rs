@@ -24,9 +24,9 @@ thread_local! {
 }
 
 /// A tiny model of each kind: three of words (one for each tokenizer), characters, two of DNA, events, two of vectors;
-/// then words and vectors through the other cells, with layer normalisation and residual layers; words, vectors and bases
-/// through bidirectional layers that look ahead; language models of characters and, with an adaptive softmax, of events;
-/// words and characters whose labels wait for their neighbours.
+/// then words and vectors through the other cells, with layer normalisation and residual layers; language models of
+/// characters and, with an adaptive softmax, of events; words and characters whose labels wait for their neighbours; words,
+/// vectors and bases through bidirectional layers that look ahead.
 pub fn with_models<T>(run: impl FnOnce(&[Arc<Model>]) -> T) -> T {
     MODELS.with(|models| run(models))
 }
@@ -70,9 +70,6 @@ pub fn specs() -> impl Iterator<Item = ModelSpec> {
             encoder: EncoderSpec::Vector(VectorSpec { width: 3 }),
             ..words_spec("tiny", options(3, &[Cell::Rnn, Cell::LstmPeephole, Cell::GruSimplified, Cell::Gru]))
         },
-        ModelSpec { encoder: words(Tokenizer::UdEnglish), ..ahead(3, 2) },
-        ModelSpec { encoder: EncoderSpec::Vector(VectorSpec { width: 2 }), ..ahead(5, 1) },
-        ModelSpec { encoder: dna(&[3]), scheme: Scheme::Runs, ..ahead(0, 1) },
         language_spec("tiny", layers(&[Cell::Lstm], 3), EncoderSpec::Chars(CharSpec { dim: 3, min_count: 1 }), &[]),
         language_spec("tiny", layers(&[Cell::Gru], 3), EncoderSpec::Events(EventSpec::default()), &[3, 9]),
         ModelSpec {
@@ -86,6 +83,9 @@ pub fn specs() -> impl Iterator<Item = ModelSpec> {
             decode: Some(DecodeSpec { kind: DecodeKind::Crf, lag: 3 }),
             ..words_spec("tiny", layers(&[Cell::Rnn], 3))
         },
+        ModelSpec { encoder: words(Tokenizer::UdEnglish), ..ahead(3, 2) },
+        ModelSpec { encoder: EncoderSpec::Vector(VectorSpec { width: 2 }), ..ahead(5, 1) },
+        ModelSpec { encoder: dna(&[3]), scheme: Scheme::Runs, ..ahead(0, 1) },
     ])
 }
 
