@@ -10,7 +10,16 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use strand::model::{Model, Output, Session, Stepper};
 
-const SHIPPED: [&str; 6] = ["ner-en", "pos-en", "dna-coding", "sentiment-en", "charlm-shakespeare", "service-log"];
+const SHIPPED: [&str; 8] = [
+    "ner-en",
+    "pos-en",
+    "ner-en-ahead",
+    "pos-en-ahead",
+    "dna-coding",
+    "sentiment-en",
+    "charlm-shakespeare",
+    "service-log",
+];
 
 fn dir(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name)
@@ -63,16 +72,23 @@ fn label(name: &str, input: &str) -> Vec<(String, String)> {
 
 #[test]
 fn names_and_parts_of_speech_are_told() {
-    let found = label("ner-en", LETTER);
-    let of = |word: &str| found.iter().find(|(text, _)| text == word).map_or("", |(_, label)| label.as_str());
-    for (word, kind) in [("Okafor", "PER"), ("Lagos", "LOC"), ("Geneva", "LOC"), ("Ingrid", "PER"), ("London", "LOC")] {
-        assert!(of(word).ends_with(kind), "{word} is {:?}", of(word));
+    for model in ["ner-en", "ner-en-ahead"] {
+        let found = label(model, LETTER);
+        let of = |word: &str| found.iter().find(|(text, _)| text == word).map_or("", |(_, label)| label.as_str());
+        for (word, kind) in
+            [("Okafor", "PER"), ("Lagos", "LOC"), ("Geneva", "LOC"), ("Ingrid", "PER"), ("London", "LOC")]
+        {
+            assert!(of(word).ends_with(kind), "{model}: {word} is {:?}", of(word));
+        }
+        assert_eq!(of("thank"), "O");
     }
-    assert_eq!(of("thank"), "O");
-    let tags = label("pos-en", LETTER);
-    let of = |word: &str| tags.iter().find(|(text, _)| text == word).map_or("", |(_, label)| label.as_str());
-    for (word, tag) in [("thank", "VERB"), ("letter", "NOUN"), ("Geneva", "PROPN"), ("in", "ADP"), ("1833", "NUM")] {
-        assert_eq!(of(word), tag, "{word}");
+    for model in ["pos-en", "pos-en-ahead"] {
+        let tags = label(model, LETTER);
+        let of = |word: &str| tags.iter().find(|(text, _)| text == word).map_or("", |(_, label)| label.as_str());
+        for (word, tag) in [("thank", "VERB"), ("letter", "NOUN"), ("Geneva", "PROPN"), ("in", "ADP"), ("1833", "NUM")]
+        {
+            assert_eq!(of(word), tag, "{model}: {word}");
+        }
     }
 }
 
