@@ -166,6 +166,8 @@ fn the_daemon_labels_as_tag_does() {
     for (name, input) in [
         ("ner-en", LETTER),
         ("pos-en", LETTER),
+        ("ner-en-ahead", LETTER),
+        ("pos-en-ahead", LETTER),
         ("dna-coding", bases.as_str()),
         ("sentiment-en", LETTER),
         ("charlm-shakespeare", LETTER),
