@@ -2,6 +2,7 @@
 //! `sample`; and the daemon, also killed in the middle.
 
 mod daemon_harness;
+mod killed;
 mod program;
 
 use daemon_harness::Daemon;
@@ -437,51 +438,9 @@ fn the_daemon_tells_the_surprise_of_each_unit_and_how_likely_the_stream_was() {
     assert!(check.contains("model: lm") && check.contains("input.format: text"), "{check}");
 }
 
-/// Records of several streams: pieces cut anywhere, some flushed or reset, then the end of each.
-fn records() -> Vec<String> {
-    let (mut random, mut records) = (Random(11), Vec::new());
-    let mut at = [0usize; 5];
-    for n in 0..120 {
-        let stream = random.below(at.len());
-        let piece = 1 + random.below(40);
-        let text: String = TEXT.chars().cycle().skip(at[stream]).take(piece).collect();
-        at[stream] += piece;
-        let mut record = json!({"stream": format!("s{stream}"), "text": text, "id": n});
-        match random.below(12) {
-            0 => record["event"] = json!("flush"),
-            1 => record["event"] = json!("reset"),
-            _ => {}
-        }
-        records.push(record.to_string());
-    }
-    records.extend((0..at.len()).map(|k| json!({"stream": format!("s{k}"), "event": "end", "id": 1000}).to_string()));
-    records
-}
-
 #[test]
 fn killed_in_the_middle_the_daemon_gives_the_same_surprises() {
     let place = place_with_model();
-    let records = records();
-    let all = |daemon: &Daemon| {
-        daemon.settle();
-        (0..5).map(|k| daemon.get(&format!("/v1/labels?stream=s{k}&limit=1000")).body).collect::<Vec<String>>()
-    };
-    let undisturbed = daemon(&place, "undisturbed");
-    for record in &records {
-        assert_eq!(undisturbed.post("/v1/records", record).status, 202);
-    }
-    let wanted = all(&undisturbed);
-    assert!(wanted.iter().all(|labels| labels.contains("\"final\":true") && labels.contains("log_probability")));
-    let mut disturbed = daemon(&place, "disturbed");
-    for (n, record) in records.iter().enumerate() {
-        assert_eq!(disturbed.post("/v1/records", record).status, 202);
-        if n % 30 == 29 {
-            // What is queued, being computed or not committed yet is taken up by the next.
-            disturbed.kill();
-            disturbed = daemon(&place, "disturbed");
-            // Sent again under its id it is no news.
-            disturbed.post("/v1/records", record);
-        }
-    }
-    assert_eq!(all(&disturbed), wanted);
+    let told = killed::in_the_middle(|data| daemon(&place, data));
+    assert!(told.iter().all(|labels| labels.contains("log_probability")));
 }

@@ -2,6 +2,7 @@
 //! and is the same however the stream was cut, batched or interrupted.
 
 mod daemon_harness;
+mod killed;
 mod program;
 
 use daemon_harness::Daemon;
@@ -267,46 +268,6 @@ fn the_daemon_gives_labels_when_they_are_final() {
 #[test]
 fn killed_in_the_middle_the_daemon_gives_the_same_labels() {
     let place = place(FOUR);
-    let mut random = 11u64;
-    let mut below = |n: usize| {
-        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (random >> 33) as usize % n
-    };
-    let (mut records, mut at) = (Vec::new(), [0usize; 5]);
-    for n in 0..150 {
-        let stream = below(at.len());
-        let piece = 1 + below(30);
-        let text: String = TEXT.chars().cycle().skip(at[stream]).take(piece).collect();
-        at[stream] += piece;
-        let mut record = json!({"stream": format!("s{stream}"), "text": text, "id": n});
-        match below(12) {
-            0 => record["event"] = json!("flush"),
-            1 => record["event"] = json!("reset"),
-            _ => {}
-        }
-        records.push(record.to_string());
-    }
-    records.extend((0..at.len()).map(|k| json!({"stream": format!("s{k}"), "event": "end", "id": 1000}).to_string()));
-    let all = |daemon: &Daemon| {
-        daemon.settle();
-        (0..5).map(|k| daemon.get(&format!("/v1/labels?stream=s{k}&limit=1000")).body).collect::<Vec<String>>()
-    };
-    let undisturbed = Daemon::start(command(&place, "undisturbed"));
-    for record in &records {
-        assert_eq!(undisturbed.post("/v1/records", record).status, 202);
-    }
-    let wanted = all(&undisturbed);
-    assert!(wanted.iter().all(|labels| labels.contains("\"final\":true") && labels.contains("Lovelace")));
-
-    let mut disturbed = Daemon::start(command(&place, "disturbed"));
-    for (n, record) in records.iter().enumerate() {
-        assert_eq!(disturbed.post("/v1/records", record).status, 202);
-        if n % 25 == 24 {
-            disturbed.kill();
-            disturbed = Daemon::start(command(&place, "disturbed"));
-            // Sent again under its id it is no news.
-            disturbed.post("/v1/records", record);
-        }
-    }
-    assert_eq!(all(&disturbed), wanted);
+    let told = killed::in_the_middle(|data| Daemon::start(command(&place, data)));
+    assert!(told.iter().all(|labels| labels.contains("Lovelace")));
 }
