@@ -99,6 +99,9 @@ impl StateFile {
             let failed = |e| StoreError::Open { path: parent.to_path_buf(), detail: format!("{e}") };
             std::fs::create_dir_all(parent).map_err(failed)?;
         }
+        if !path.exists() {
+            create_database(path, cache_bytes, &events)?;
+        }
         let database = open_database(path, cache_bytes, &events)?;
         let file = StateFile { path: path.to_path_buf(), cache_bytes, database: RwLock::new(Some(database)), events };
         let found = file.write(|txn| {
@@ -201,6 +204,25 @@ impl StateFile {
             Err(error) => self.events.failed(&error),
         }
     }
+}
+
+/// A new file is laid out under another name and then given its own: who is killed in between leaves nothing that the next
+/// start could not read.
+fn create_database(path: &Path, cache_bytes: usize, events: &Events) -> Result<(), StoreError> {
+    let failed = |e: std::io::Error| StoreError::Open { path: path.to_path_buf(), detail: e.to_string() };
+    let new = path.with_extension("redb-new");
+    match std::fs::remove_file(&new) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(e)),
+        _ => drop(open_database(&new, cache_bytes, events)?),
+    }
+    match std::fs::hard_link(&new, path) {
+        // Another process was quicker; opening the file will tell.
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+        // A file system without links; there the other process is not noticed.
+        Err(_) => return std::fs::rename(&new, path).map_err(failed),
+        Ok(()) => {}
+    }
+    std::fs::remove_file(&new).map_err(failed)
 }
 
 fn open_database(path: &Path, cache_bytes: usize, events: &Events) -> Result<Database, StoreError> {

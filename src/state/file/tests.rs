@@ -152,3 +152,16 @@ fn reset_ends_the_streams_of_other_models_and_no_others() {
     drop(file);
     assert_eq!(counts(&place.open(&policy(THIRD, None, OnModelChange::Reset)).unwrap()), (0, 0));
 }
+
+#[test]
+fn a_creation_that_was_killed_is_begun_anew() {
+    let place = Place::new();
+    let new = place.dir.path().join("states.redb-new");
+    // Laid out, but not yet with redb's first bytes.
+    std::fs::write(&new, vec![0; 1 << 20]).unwrap();
+    let file = place.open(&alone(1)).unwrap();
+    put(&file, &[("a", Some(1))]);
+    drop(file);
+    assert!(!new.exists());
+    assert_eq!(counts(&place.open(&alone(1)).unwrap()), (1, 0));
+}
