@@ -107,6 +107,33 @@ fn a_state_with_an_impossible_number_of_steps_is_damaged() {
     assert!(matches!(Session::decode(&model, &bytes), Err(StateError::Damaged(_))));
 }
 
+/// Its label would end before it starts.
+#[test]
+fn a_state_with_a_waiting_word_that_ends_before_it_starts_is_damaged() {
+    let model = formats::with_models(|models| models.iter().find(|m| m.spec().look_ahead.is_some()).unwrap().clone());
+    let mut session = Session::new(&model);
+    session.push(&model, InputFormat::Text, b"Ada met Charles ").unwrap();
+    let mut bytes = Vec::new();
+    session.encode(&model, &mut bytes);
+    bytes.truncate(bytes.len() - 4);
+    let text = bytes.windows(7).position(|window| window == b"Charles").unwrap();
+    bytes[text - 12..text - 4].fill(0);
+    let sum = crc32fast::hash(&bytes).to_le_bytes();
+    bytes.extend_from_slice(&sum);
+    assert!(matches!(Session::decode(&model, &bytes), Err(StateError::Damaged(_))));
+}
+
+/// Whatever the cut, it is the first that a reader would come to.
+#[test]
+fn of_two_faults_in_a_record_of_vectors_the_first_is_told() {
+    let spec =
+        ModelSpec { encoder: EncoderSpec::Vector(VectorSpec { width: 2 }), ..words_spec("v", layers(&[Cell::Rnn], 2)) };
+    let model = model(spec, "");
+    let code = |record: &[u8]| Session::new(&model).push(&model, InputFormat::Vector, record).unwrap_err().code();
+    assert_eq!(code(b"[[1, 1e40], [1, 2, 3]]"), "not_finite");
+    assert_eq!(code(b"[[1, 2, 3], [1, 1e40]]"), "wrong_shape");
+}
+
 #[test]
 fn a_model_without_classes_is_refused() {
     let spec = ModelSpec { classes: Some(Vec::new()), ..words_spec("none", layers(&[Cell::Rnn], 2)) };

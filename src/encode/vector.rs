@@ -22,9 +22,6 @@ impl Vectors {
 
     pub fn push(&self, state: &mut ReaderState, bytes: &[u8], rows: &mut Rows) -> Result<(), InputError> {
         let numbers = if is_json(bytes) { self.json(bytes)? } else { self.binary(bytes)? };
-        if let Some(index) = numbers.iter().position(|number| number.is_nan() || number.abs() > MOST) {
-            return Err(InputError::NotFinite { index });
-        }
         for vector in numbers.chunks_exact(self.width) {
             rows.unit(state.position, state.position + 1, String::new()).dense.extend_from_slice(vector);
             state.position += 1;
@@ -32,7 +29,7 @@ impl Vectors {
         Ok(())
     }
 
-    /// The numbers of all steps, one step after the other.
+    /// The numbers of all steps, one step after the other. Of several faults the first is told.
     fn json(&self, bytes: &[u8]) -> Result<Vec<f32>, InputError> {
         let items: Vec<Item> = serde_json::from_slice(bytes).map_err(|error| {
             let detail = error.to_string();
@@ -52,12 +49,14 @@ impl Vectors {
                 Item::Number(number) => numbers.push(number),
                 Item::Vector(vector) => {
                     self.check_width(vector.len(), || format!("vector {step} of the record"))?;
+                    check_finite(&vector, numbers.len())?;
                     numbers.extend_from_slice(&vector);
                 }
             }
         }
         if single == Some(true) {
             self.check_width(numbers.len(), || "the vector".to_string())?;
+            check_finite(&numbers, 0)?;
         }
         Ok(numbers)
     }
@@ -73,7 +72,9 @@ impl Vectors {
             return Err(InputError::WrongShape { detail });
         }
         let (numbers, _) = bytes.as_chunks::<4>();
-        Ok(numbers.iter().map(|&number| f32::from_le_bytes(number)).collect())
+        let numbers: Vec<f32> = numbers.iter().map(|&number| f32::from_le_bytes(number)).collect();
+        check_finite(&numbers, 0)?;
+        Ok(numbers)
     }
 
     fn check_width(&self, found: usize, what: impl FnOnce() -> String) -> Result<(), InputError> {
@@ -82,6 +83,14 @@ impl Vectors {
         }
         let detail = format!("{} has {found} numbers, this model's vectors have {}", what(), self.width);
         Err(InputError::WrongShape { detail })
+    }
+}
+
+/// Of a record's numbers, before which there are so many others.
+fn check_finite(numbers: &[f32], before: usize) -> Result<(), InputError> {
+    match numbers.iter().position(|number| number.is_nan() || number.abs() > MOST) {
+        Some(index) => Err(InputError::NotFinite { index: before + index }),
+        None => Ok(()),
     }
 }
 

@@ -43,6 +43,9 @@ pub(super) fn decode(fields: &mut Fields<'_>, model: &Model) -> Result<(Vec<Unit
     for _ in 0..count {
         let (start, end, length) = (fields.u64()?, fields.u64()?, fields.u32()?);
         let text = std::str::from_utf8(fields.take(length as usize)?).map_err(|_| damaged("one is not UTF-8"))?;
+        if start >= end {
+            return Err(damaged("one ends before it starts"));
+        }
         units.push(Unit { start, end, text: text.to_string() });
         for table in &layout.tables {
             let id = fields.u32()?;
