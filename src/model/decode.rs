@@ -14,7 +14,7 @@
 //! Viterbi 1967). How a CRF is trained is in [`crate::train::crf`].
 
 use super::params::{NetShape, Params};
-use super::state::{Fields, StateError};
+use super::state::{Fields, StateError, put_unit};
 use super::{Model, ModelSpec, Output, Scheme, Session, StepLabel, Task};
 use crate::encode::Unit;
 use crate::rnn::kernel::portable::exp_f32;
@@ -295,17 +295,12 @@ impl Decoding {
         self.units.capacity() * size_of::<Unit>() + texts + 4 * self.probabilities.capacity()
     }
 
-    /// `last label u16, all ones: none | steps that wait u8 | start u64, end u64, length u32, text of each |
+    /// `last label u16, all ones: none | steps that wait u8 | the unit of each ([`put_unit`]) |
     /// probabilities f32 [steps, labels]`, little-endian.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.last.map_or(u16::MAX, |last| last as u16).to_le_bytes());
         out.push(self.units.len() as u8);
-        for unit in &self.units {
-            out.extend_from_slice(&unit.start.to_le_bytes());
-            out.extend_from_slice(&unit.end.to_le_bytes());
-            out.extend_from_slice(&(unit.text.len() as u32).to_le_bytes());
-            out.extend_from_slice(unit.text.as_bytes());
-        }
+        self.units.iter().for_each(|unit| put_unit(out, unit));
         self.probabilities.iter().for_each(|p| out.extend_from_slice(&p.to_le_bytes()));
     }
 
@@ -323,12 +318,7 @@ impl Decoding {
         }
         let mut decoding = Decoding { last, ..Decoding::default() };
         for _ in 0..steps {
-            let (start, end, len) = (fields.u64()?, fields.u64()?, fields.u32()?);
-            let text = std::str::from_utf8(fields.take(len as usize)?).map_err(|_| damaged("a word that waits"))?;
-            if start >= end {
-                return Err(damaged("a step that waits ends before it starts"));
-            }
-            decoding.units.push(Unit { start, end, text: text.to_string() });
+            decoding.units.push(fields.unit()?);
         }
         for bytes in fields.take(4 * usize::from(steps) * decoder.labels)?.as_chunks().0 {
             let p = f32::from_le_bytes(*bytes);

@@ -14,7 +14,7 @@ use super::decode::Decoding;
 use super::language::{LIKELIHOOD_BYTES, Likelihood};
 use super::numbers::{Numbers, StatePrecision};
 use super::{Model, Session, Span, SpanDecoder, waiting};
-use crate::encode::ReaderState;
+use crate::encode::{ReaderState, Unit};
 
 /// The latest version.
 const VERSION: u8 = 2;
@@ -72,6 +72,25 @@ impl<'a> Fields<'a> {
     pub fn u64(&mut self) -> Result<u64, StateError> {
         self.array().map(u64::from_le_bytes)
     }
+
+    /// The inverse of [`put_unit`].
+    pub fn unit(&mut self) -> Result<Unit, StateError> {
+        let damaged = |what: &str| StateError::Damaged(format!("a step that waits {what}"));
+        let (start, end, length) = (self.u64()?, self.u64()?, self.u32()?);
+        let text = std::str::from_utf8(self.take(length as usize)?).map_err(|_| damaged("is not UTF-8"))?;
+        if start >= end {
+            return Err(damaged("ends before it starts"));
+        }
+        Ok(Unit { start, end, text: text.to_string() })
+    }
+}
+
+/// Appends a unit that waits: `start u64 end u64 length u32 text`.
+pub(super) fn put_unit(out: &mut Vec<u8>, unit: &Unit) {
+    out.extend_from_slice(&unit.start.to_le_bytes());
+    out.extend_from_slice(&unit.end.to_le_bytes());
+    out.extend_from_slice(&(unit.text.len() as u32).to_le_bytes());
+    out.extend_from_slice(unit.text.as_bytes());
 }
 
 impl Session {

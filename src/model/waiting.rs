@@ -1,11 +1,11 @@
 //! The steps of a session that wait for those that the network looks ahead to, as bytes.
 //!
 //! ```text
-//! count u32 | for each step: start u64 end u64 length u32 text | a u32 for each table | an f32 for each dense column
+//! count u32 | for each step: the unit (`state::put_unit`) | a u32 for each table | an f32 for each dense column
 //!           | if the network reads characters: length u32, a u32 for each
 //! ```
 
-use super::state::{Fields, StateError};
+use super::state::{Fields, StateError, put_unit};
 use super::{Model, Session};
 use crate::encode::{Features, Unit};
 
@@ -14,10 +14,7 @@ pub(super) fn encode(session: &Session, model: &Model, out: &mut Vec<u8>) {
     let layout = model.encoder.layout();
     out.extend_from_slice(&(session.units.len() as u32).to_le_bytes());
     for (step, unit) in session.units.iter().enumerate() {
-        out.extend_from_slice(&unit.start.to_le_bytes());
-        out.extend_from_slice(&unit.end.to_le_bytes());
-        out.extend_from_slice(&(unit.text.len() as u32).to_le_bytes());
-        out.extend_from_slice(unit.text.as_bytes());
+        put_unit(out, unit);
         let numbers =
             |out: &mut Vec<u8>, ids: &[u32]| ids.iter().for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
         numbers(out, session.features.ids_of(step, layout));
@@ -41,12 +38,7 @@ pub(super) fn decode(fields: &mut Fields<'_>, model: &Model) -> Result<(Vec<Unit
     }
     let (mut units, mut features) = (Vec::new(), Features { steps: count, ..Features::default() });
     for _ in 0..count {
-        let (start, end, length) = (fields.u64()?, fields.u64()?, fields.u32()?);
-        let text = std::str::from_utf8(fields.take(length as usize)?).map_err(|_| damaged("one is not UTF-8"))?;
-        if start >= end {
-            return Err(damaged("one ends before it starts"));
-        }
-        units.push(Unit { start, end, text: text.to_string() });
+        units.push(fields.unit()?);
         for table in &layout.tables {
             let id = fields.u32()?;
             if id as usize >= table.rows {
