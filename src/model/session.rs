@@ -165,6 +165,9 @@ impl Session {
             self.features = Features::default();
             return;
         }
+        if steps == 0 {
+            return;
+        }
         self.units.drain(..steps);
         let mut rest = Features::default();
         rest.append_range(&self.features, steps, self.features.steps, model.encoder.layout());
@@ -256,7 +259,10 @@ impl Stepper {
         outputs: &mut [Output],
     ) {
         self.probabilities.resize_with(self.probabilities.len().max(sessions.len()), Vec::new);
-        let mut lanes: Vec<AheadLane<'_>> = Vec::with_capacity(sessions.len());
+        let window = model.network.shape().window;
+        let mut lanes: Vec<Lane<'_>> = Vec::with_capacity(sessions.len());
+        // Of each lane, where the network looks ahead; elsewhere all steps are.
+        let mut are_ready = Vec::new();
         let mut wide = &mut self.wide[..];
         for (session, probabilities) in sessions.iter_mut().zip(&mut self.probabilities) {
             probabilities.clear();
@@ -271,14 +277,16 @@ impl Stepper {
                 }
             };
             if ready > steps.start {
-                lanes.push(AheadLane { lane: Lane { features, state, probabilities }, ready });
+                lanes.push(Lane { features, state, probabilities });
+                are_ready.extend(window.map(|_| ready));
             }
         }
-        if let Some(window) = model.network.shape().window {
+        if let Some(window) = window {
+            let lanes = lanes.into_iter().zip(are_ready);
+            let mut lanes: Vec<AheadLane<'_>> = lanes.map(|(lane, ready)| AheadLane { lane, ready }).collect();
             let blocks = steps.start / window.block..steps.end.div_ceil(window.block);
             model.network.forward_ahead(&mut lanes, blocks, &mut self.scratch);
         } else {
-            let mut lanes: Vec<Lane<'_>> = lanes.into_iter().map(|lane| lane.lane).collect();
             if let Some(classify) = &model.spec.classify {
                 model.network.outputs_range(&mut lanes, steps.clone(), &mut self.scratch);
                 for ((session, output), outputs) in sessions.iter_mut().zip(outputs).zip(&self.probabilities) {
