@@ -52,6 +52,7 @@ fn run(case: &str) {
     let softmax = UnitSoftmax { units, cutoffs, div_value: 4.0 };
     let shape = NetShape {
         crf: false,
+        written: Default::default(),
         window: None,
         tables: vec![TableShape { name: "word", rows: INPUTS, dim: 64 }],
         chars: None,
@@ -91,6 +92,7 @@ fn train(shape: &NetShape, mut params: Params<f32>, rng: &mut ChaCha8Rng, draw: 
     for _ in 0..4 {
         let batch = TrainBatch {
             windows: None,
+            chords: Vec::new(),
             features: Features {
                 steps: rows,
                 ids: (0..rows).map(|_| rng.random_range(0..INPUTS as u32)).collect(),

@@ -86,6 +86,7 @@ fn a_training_follows_pytorchs_loss_for_100_steps() {
         pool: None,
         language: None,
         crf: false,
+        written: Default::default(),
     };
     let mut rng = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0);
     let mut params: Params<f32> = Params::random(&shape, &mut rng);
@@ -116,6 +117,7 @@ fn a_training_follows_pytorchs_loss_for_100_steps() {
         let targets: Vec<u32> = y.iter().map(|&y| y as u32).collect();
         let batch = TrainBatch {
             windows: None,
+            chords: Vec::new(),
             features: Features { steps: x.len(), ids: x.iter().map(|&x| x as u32).collect(), ..Features::default() },
             sizes: vec![streams; steps],
             reset: vec![false; x.len()],
@@ -149,6 +151,7 @@ fn what_is_seen_ahead_is_what_pytorch_makes_of_the_same_windows() {
             let layer = LayerSpec { bidirectional: true, ..LayerSpec::new(cell, 4) };
             let shape = NetShape {
                 crf: false,
+                written: Default::default(),
                 language: None,
                 tables: vec![],
                 chars: None,
@@ -264,6 +267,7 @@ fn decoder(file: &SafeTensors<'_>) -> Decoder {
         classes: 4,
         pool: None,
         crf: true,
+        written: Default::default(),
     };
     let mut params = Params::random(&shape, &mut <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0));
     for (k, name) in ["transitions", "start", "end"].into_iter().enumerate() {

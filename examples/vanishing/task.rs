@@ -41,6 +41,7 @@ impl Learner {
             pool: None,
             language: None,
             crf: false,
+            written: Default::default(),
         };
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut params: Params<f32> = Params::random(&shape, &mut rng);
@@ -131,6 +132,7 @@ fn sentences(distance: usize, rng: &mut impl Rng) -> TrainBatch {
     targets.extend(names);
     TrainBatch {
         windows: None,
+        chords: Vec::new(),
         features: Features { steps: rows, ids, ..Features::default() },
         sizes: vec![SENTENCES; steps],
         reset: vec![false; rows],

@@ -71,6 +71,9 @@ pub fn check(format: FileFormat, model: &Model) -> anyhow::Result<()> {
         (FileFormat::Text | FileFormat::Tokens | FileFormat::Conll, EncoderSpec::Vector(_)) => {
             Err(usage(format!("`{name}` reads vectors: use --format jsonl with {{\"vector\": […]}}")))
         }
+        (FileFormat::Text | FileFormat::Tokens | FileFormat::Conll, EncoderSpec::Notes(_)) => {
+            Err(usage(format!("`{name}` reads notes: use --format jsonl with {{\"notes\": [[60, 64], …]}}")))
+        }
         _ => Ok(()),
     }
 }

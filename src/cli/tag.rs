@@ -45,7 +45,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let model = load_model(&args.model)?;
     let (is_dna, is_vector) = match model.encoder().spec() {
         EncoderSpec::Dna(_) => (true, false),
-        EncoderSpec::Vector(_) => (false, true),
+        EncoderSpec::Vector(_) | EncoderSpec::Notes(_) => (false, true),
         _ => (false, false),
     };
     let classifies = model.spec().task == Task::Classify;

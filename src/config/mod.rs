@@ -126,6 +126,7 @@ impl InputConfig {
             EncoderSpec::Dna(_) => (InputFormat::Dna, &[InputFormat::Dna]),
             EncoderSpec::Events(_) => (InputFormat::Tokens, &[InputFormat::Tokens]),
             EncoderSpec::Vector(_) => (InputFormat::Vector, &[InputFormat::Vector]),
+            EncoderSpec::Notes(_) => (InputFormat::Notes, &[InputFormat::Notes]),
         };
         let format = match self.format {
             None => return Ok((native, None)),

@@ -21,8 +21,21 @@ pub struct JsonRecord {
     pub dna: Option<String>,
     /// Numbers of one step, or an array of such arrays.
     pub vector: Option<serde_json::Value>,
+    /// Steps of notes: an array of arrays of MIDI pitches.
+    pub notes: Option<serde_json::Value>,
     /// What happens to the stream, such as `end`.
     pub event: Option<String>,
+}
+
+impl JsonRecord {
+    /// The label of the whole stream as text.
+    pub fn label_text(&self) -> Option<String> {
+        match &self.label {
+            Some(serde_json::Value::String(label)) if !label.is_empty() => Some(label.clone()),
+            Some(serde_json::Value::Number(label)) => Some(label.to_string()),
+            _ => None,
+        }
+    }
 }
 
 /// Reads records one after the other.

@@ -41,7 +41,20 @@ impl Content {
     /// # Errors
     /// When the model's encoder cannot read it.
     pub fn encode(&self, encoder: &Encoder, units: &mut Vec<Unit>, features: &mut Features) -> Result<(), InputError> {
-        let mut state = ReaderState::default();
+        self.encode_from(ReaderState::default(), encoder, units, features)
+    }
+
+    /// As [`Content::encode`], from a state that says of which class the stream is.
+    ///
+    /// # Errors
+    /// When the model's encoder cannot read it.
+    pub fn encode_from(
+        &self,
+        mut state: ReaderState,
+        encoder: &Encoder,
+        units: &mut Vec<Unit>,
+        features: &mut Features,
+    ) -> Result<(), InputError> {
         match self {
             Content::Tokens(tokens) => encoder.push_tokens(&mut state, tokens, units, features),
             Content::Bytes(format, bytes) => encoder.push(&mut state, *format, bytes, units, features)?,

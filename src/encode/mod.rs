@@ -25,6 +25,7 @@ mod error;
 mod events;
 mod features;
 mod lexicon;
+mod notes;
 mod spec;
 mod state;
 #[cfg(test)]
@@ -39,7 +40,8 @@ mod words;
 
 pub use error::{EncoderError, InputError};
 pub use features::{Features, Layout, TableShape};
-pub use spec::{CharSpec, DnaSpec, EncoderSpec, EventSpec, Tokenizer, VectorSpec, WordSpec};
+pub use notes::Chord;
+pub use spec::{CharSpec, DnaSpec, EncoderSpec, EventSpec, NoteSpec, Tokenizer, VectorSpec, WordSpec};
 pub use state::ReaderState;
 
 use serde::{Deserialize, Serialize};
@@ -73,6 +75,8 @@ pub enum InputFormat {
     /// record is binary. This rule takes a binary record for JSON only if all its numbers are positive, none of them
     /// between 2.4e-4 and 2048, and its first byte is that of `[`; producers for which that is possible send JSON.
     Vector,
+    /// A JSON array of steps, each an array of the MIDI pitches that sound together; `[]` is silence.
+    Notes,
 }
 
 impl InputFormat {
@@ -83,6 +87,7 @@ impl InputFormat {
             InputFormat::Tokens => "tokens",
             InputFormat::Dna => "dna",
             InputFormat::Vector => "vector",
+            InputFormat::Notes => "notes",
         }
     }
 }
@@ -108,6 +113,8 @@ pub struct Encoder {
     spec: EncoderSpec,
     layout: Layout,
     kind: Kind,
+    /// Of a model that writes by class: behind the columns of each step there is one for each class.
+    classes: usize,
 }
 
 /// One variant for each of [`EncoderSpec`].
@@ -118,6 +125,7 @@ enum Kind {
     Dna(dna::Dna),
     Events(events::Events),
     Vector(vector::Vectors),
+    Notes(notes::Notes),
 }
 
 impl Encoder {
@@ -134,6 +142,7 @@ impl Encoder {
             EncoderSpec::Dna(spec) => Kind::Dna(dna::Dna::new(spec)),
             EncoderSpec::Events(spec) => Kind::Events(events::Events::learn(spec, tokens)),
             EncoderSpec::Vector(spec) => Kind::Vector(vector::Vectors::new(spec)),
+            EncoderSpec::Notes(spec) => Kind::Notes(notes::Notes::new(spec)),
         };
         Ok(Encoder::new(spec, kind))
     }
@@ -147,6 +156,7 @@ impl Encoder {
             EncoderSpec::Dna(spec) => Kind::Dna(dna::Dna::new(spec)),
             EncoderSpec::Events(_) => Kind::Events(events::Events::load(dir)?),
             EncoderSpec::Vector(spec) => Kind::Vector(vector::Vectors::new(spec)),
+            EncoderSpec::Notes(spec) => Kind::Notes(notes::Notes::new(spec)),
         };
         Ok(Encoder::new(spec, kind))
     }
@@ -162,9 +172,10 @@ impl Encoder {
             (EncoderSpec::Dna(spec), _) => dna::layout(spec),
             (EncoderSpec::Events(spec), Kind::Events(events)) => events.layout(spec),
             (EncoderSpec::Vector(spec), _) => Layout { dense: spec.width, ..Layout::default() },
+            (EncoderSpec::Notes(spec), _) => Layout { dense: spec.pitches(), ..Layout::default() },
             _ => unreachable!("`learn` and `load` make the kind from the specification"),
         };
-        Encoder { spec, layout, kind }
+        Encoder { spec, layout, kind, classes: 0 }
     }
 
     /// Writes `words.txt`, `chars.txt`, `events.txt` and `lexicon.tsv`, as far as the encoder has them.
@@ -173,7 +184,7 @@ impl Encoder {
             Kind::Words(words) => words.save(dir),
             Kind::Chars(chars) => chars.save(dir),
             Kind::Events(events) => events.save(dir),
-            Kind::Dna(_) | Kind::Vector(_) => Ok(()),
+            Kind::Dna(_) | Kind::Vector(_) | Kind::Notes(_) => Ok(()),
         }
     }
 
@@ -189,7 +200,7 @@ impl Encoder {
             Kind::Words(words) => words.fingerprint_into(hash),
             Kind::Chars(chars) => chars.fingerprint_into(hash),
             Kind::Events(events) => events.fingerprint_into(hash),
-            Kind::Dna(_) | Kind::Vector(_) => {}
+            Kind::Dna(_) | Kind::Vector(_) | Kind::Notes(_) => {}
         }
     }
 
@@ -210,6 +221,7 @@ impl Encoder {
             Kind::Dna(_) => InputFormat::Dna,
             Kind::Events(_) => InputFormat::Tokens,
             Kind::Vector(_) => InputFormat::Vector,
+            Kind::Notes(_) => InputFormat::Notes,
         }
     }
 
@@ -244,11 +256,16 @@ impl Encoder {
             Kind::Dna(dna) => dna.push(state, bytes, rows),
             Kind::Events(events) => tokens::parse(bytes).map(|tokens| events.push_tokens(state, &tokens, rows)),
             Kind::Vector(vectors) => vectors.push(state, bytes, rows),
+            Kind::Notes(notes) => notes.push(state, bytes, rows),
         };
-        if result.is_err() {
-            *state = state_before;
-            units.truncate(units_before);
-            features.truncate(steps_before, &self.layout);
+        match result {
+            Ok(()) => self.tell_class(state, steps_before, features),
+            Err(_) => {
+                *state = state_before;
+                units.truncate(units_before);
+                // The class is not told yet, so that rows have other widths than the layout's; those before are whole.
+                features.truncate(steps_before, &self.layout);
+            }
         }
         result
     }
@@ -263,12 +280,15 @@ impl Encoder {
         units: &mut Vec<Unit>,
         features: &mut Features,
     ) -> Result<(), InputError> {
+        let before = features.steps;
         let rows = &mut Rows { units, features };
-        match &self.kind {
+        let finished = match &self.kind {
             Kind::Words(words) => words.finish(state, rows),
             Kind::Chars(_) => text::finish_character(state),
-            Kind::Dna(_) | Kind::Events(_) | Kind::Vector(_) => Ok(()),
-        }
+            Kind::Dna(_) | Kind::Events(_) | Kind::Vector(_) | Kind::Notes(_) => Ok(()),
+        };
+        self.tell_class(state, before, features);
+        finished
     }
 
     /// Takes given tokens, each as one unit (from files of labelled tokens).
@@ -283,6 +303,7 @@ impl Encoder {
         units: &mut Vec<Unit>,
         features: &mut Features,
     ) {
+        let before = features.steps;
         let rows = &mut Rows { units, features };
         match &self.kind {
             Kind::Words(words) => {
@@ -292,7 +313,48 @@ impl Encoder {
             Kind::Chars(chars) => chars.push_tokens(state, tokens, rows),
             Kind::Dna(dna) => dna.push_tokens(state, tokens, rows),
             Kind::Events(events) => events.push_tokens(state, tokens, rows),
-            Kind::Vector(_) => {}
+            Kind::Vector(_) | Kind::Notes(_) => {}
+        }
+        self.tell_class(state, before, features);
+    }
+
+    /// Takes steps of notes that are read already. On an error nothing has changed.
+    pub fn push_chords(
+        &self,
+        state: &mut ReaderState,
+        chords: &[Chord],
+        units: &mut Vec<Unit>,
+        features: &mut Features,
+    ) -> Result<(), InputError> {
+        let Kind::Notes(notes) = &self.kind else {
+            let detail = format!("a model of {} does not read notes", self.spec.kind());
+            return Err(InputError::WrongShape { detail });
+        };
+        let before = features.steps;
+        notes.push_chords(state, chords, &mut Rows { units, features })?;
+        self.tell_class(state, before, features);
+        Ok(())
+    }
+
+    /// The same encoder for streams that are each of one of so many classes, which every step is told:
+    /// [`ReaderState::set_class`].
+    pub fn with_classes(mut self, classes: usize) -> Encoder {
+        self.layout.dense += classes;
+        self.classes += classes;
+        self
+    }
+
+    /// Adds the columns of the class to the steps from `before` on, whose own columns are there.
+    fn tell_class(&self, state: &ReaderState, before: usize, features: &mut Features) {
+        if self.classes == 0 || before == features.steps {
+            return;
+        }
+        let (wide, own) = (self.layout.dense, self.layout.dense - self.classes);
+        let told = features.dense.split_off(before * wide);
+        let class = state.class();
+        for step in 0..features.steps - before {
+            features.dense.extend_from_slice(&told[step * own..(step + 1) * own]);
+            features.dense.extend((0..self.classes).map(|k| f32::from(u8::from(class == Some(k)))));
         }
     }
 
@@ -303,7 +365,7 @@ impl Encoder {
             Kind::Words(words) => words.unit_text(row).map(str::to_string),
             Kind::Chars(chars) => chars.unit_text(row).map(String::from),
             Kind::Events(events) => events.unit_text(row).map(str::to_string),
-            Kind::Dna(_) | Kind::Vector(_) => None,
+            Kind::Dna(_) | Kind::Vector(_) | Kind::Notes(_) => None,
         }
     }
 

@@ -12,6 +12,7 @@ pub enum EncoderSpec {
     Dna(DnaSpec),
     Events(EventSpec),
     Vector(VectorSpec),
+    Notes(NoteSpec),
 }
 
 /// Words: embedding of the word ++ shape ++ recurrent character encoder ++ lexicon columns.
@@ -111,6 +112,20 @@ pub struct VectorSpec {
     pub width: usize,
 }
 
+/// Notes sounding together: MIDI pitches, both included.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoteSpec {
+    pub lowest: u8,
+    pub highest: u8,
+}
+
+impl NoteSpec {
+    pub fn pitches(&self) -> usize {
+        usize::from(self.highest.saturating_sub(self.lowest)) + 1
+    }
+}
+
 /// Larger tables and longer vectors than these are mistakes.
 const MAX_DIM: usize = 1 << 16;
 /// A table of k-mers has 4^k + 1 rows.
@@ -125,6 +140,7 @@ impl EncoderSpec {
             EncoderSpec::Dna(_) => "dna",
             EncoderSpec::Events(_) => "events",
             EncoderSpec::Vector(_) => "vectors",
+            EncoderSpec::Notes(_) => "notes",
         }
     }
 
@@ -164,6 +180,9 @@ impl EncoderSpec {
                 within("max_events", spec.max_events, 0, u32::MAX as usize - 1)
             }
             EncoderSpec::Vector(spec) => within("width", spec.width, 1, MAX_DIM),
+            EncoderSpec::Notes(spec) => {
+                within("highest", spec.highest.into(), spec.lowest.into(), 127)
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ pub struct ReaderState {
     pub position: u64,
     /// Bytes read that do not make a whole unit yet.
     pub pending: Vec<u8>,
-    /// What the features of the next unit need of the past (the last bases of a DNA stream).
+    /// What the features of the next unit need of the past (the last bases of a DNA stream), or the stream's class.
     pub context: Vec<u8>,
 }
 
@@ -17,6 +17,16 @@ pub struct ReaderState {
 const MAX_PART_BYTES: usize = 4096;
 
 impl ReaderState {
+    /// The class that a stream is of, for an encoder with classes.
+    pub fn class(&self) -> Option<usize> {
+        self.context.first_chunk::<2>().map(|class| usize::from(u16::from_le_bytes(*class)))
+    }
+
+    /// Says of which class a stream is, before its first step.
+    pub fn set_class(&mut self, class: u16) {
+        self.context = class.to_le_bytes().to_vec();
+    }
+
     /// Appends the state to `out`: position as u64, then `pending` and `context`, each after its length as u32; all
     /// little-endian. The layout has no version of its own: the state that it is part of has one.
     pub fn encode(&self, out: &mut Vec<u8>) {

@@ -87,8 +87,6 @@ impl UnitSoftmax {
 #[derive(Debug)]
 pub struct UnitHead {
     softmax: UnitSoftmax,
-    /// What the head reads before a stream's first unit, `[top]`.
-    start: Vec<f32>,
     tails: Vec<Tail>,
 }
 
@@ -123,7 +121,6 @@ impl UnitHead {
         };
         UnitHead {
             softmax: softmax.clone(),
-            start: params.slice(shape.start_at()).to_vec(),
             tails: (0..softmax.clusters()).map(tail).collect(),
         }
     }
@@ -169,11 +166,6 @@ fn surprise_rows(
 }
 
 impl Network {
-    /// What the head reads before a stream's first unit, `[top]`; empty but for language models.
-    pub fn start(&self) -> &[f32] {
-        self.units.as_ref().map_or(&[], |units| &units.start)
-    }
-
     /// -ln P, in nats, of `units`, each after the output at its row of `x` `[units, top]`; appended to `out`. Bit for bit
     /// the same whatever the other rows are.
     pub fn surprises(&self, x: &[f32], units: &[u32], s: &mut UnitScratch, out: &mut Vec<f32>) {
@@ -218,7 +210,7 @@ impl Network {
 }
 
 /// A network whose numbers have overflowed is surprised by anything.
-fn told(nats: f64) -> f32 {
+pub(super) fn told(nats: f64) -> f32 {
     if nats.is_finite() { (nats as f32).max(0.0) } else { f32::MAX }
 }
 
@@ -240,6 +232,7 @@ mod tests {
         let softmax = UnitSoftmax { units: 23, cutoffs: cutoffs.to_vec(), div_value: 2.0 };
         let shape = NetShape {
             crf: false,
+            written: Default::default(),
             window: None,
             tables: vec![TableShape { name: "event", rows: 23, dim: 4 }],
             chars: None,

@@ -6,7 +6,8 @@
 
 use super::adaptive::UnitScratch;
 use super::network::Network;
-use super::{LanguageSpec, Model, Output, Session, StepLabel, Stepper};
+use super::{Model, Output, Session, StepLabel, Stepper};
+use crate::encode::Chord;
 use std::ops::Range;
 
 /// Bytes of a [`Likelihood`] in a saved state.
@@ -56,16 +57,17 @@ impl Likelihood {
 pub(super) struct Weighing {
     x: Vec<f32>,
     units: Vec<u32>,
+    chords: Vec<Chord>,
     surprises: Vec<f32>,
     scratch: UnitScratch,
 }
 
 impl Session {
     /// What tells of the next unit, `[top]`.
-    fn context<'a>(&'a self, network: &'a Network) -> &'a [f32] {
+    pub(super) fn context<'a>(&'a self, network: &'a Network) -> &'a [f32] {
         match self.pool.split_first() {
             Some((begun, output)) if *begun > 0.0 => output,
-            _ => network.start(),
+            _ => network.start(self.reader.class().unwrap_or(0)),
         }
     }
 
@@ -77,7 +79,7 @@ impl Session {
 
     /// How likely the stream was so far, of a language model.
     pub fn likelihood(&self, model: &Model) -> Option<Likelihood> {
-        model.spec.language.as_ref().map(|_| self.likelihood)
+        model.network.shape().tells_next().then_some(self.likelihood)
     }
 
     /// Puts into `output` how likely the stream was so far, unless it is there.
@@ -91,33 +93,46 @@ impl Stepper {
     pub(super) fn weigh(
         &mut self,
         model: &Model,
-        language: &LanguageSpec,
         steps: Range<usize>,
         sessions: &mut [&mut Session],
         outputs: &mut [Output],
     ) {
         let (network, tables) = (&model.network, model.encoder.layout().tables.len());
-        let top = network.shape().top();
-        let Weighing { x, units, surprises, scratch } = &mut self.weighing;
+        let (top, notes) = (network.shape().top(), network.shape().written.notes);
+        let threshold = model.spec.language.as_ref().and_then(|language| language.threshold);
+        let Weighing { x, units, chords, surprises, scratch } = &mut self.weighing;
         x.clear();
         units.clear();
+        chords.clear();
         surprises.clear();
         for (session, h) in sessions.iter_mut().zip(&self.probabilities) {
             let count = h.len() / top;
             let Some(last) = count.checked_sub(1) else { continue };
             x.extend_from_slice(session.context(network));
             x.extend_from_slice(&h[..last * top]);
-            units.extend(session.features.ids.iter().skip(steps.start * tables).step_by(tables).take(count));
+            match notes {
+                Some(lowest) => chords.extend((steps.start..steps.start + count).map(|k| {
+                    let columns = session.features.dense_of(k, model.encoder.layout());
+                    Chord::of_columns(&columns[..network.shape().classes], lowest)
+                })),
+                None => units.extend(session.features.ids.iter().skip(steps.start * tables).step_by(tables).take(count)),
+            }
             session.pool[0] = 1.0;
             session.pool[1..].copy_from_slice(&h[last * top..]);
         }
-        network.surprises(x, units, scratch, surprises);
+        match notes {
+            Some(lowest) => network.surprises_of_chords(x, chords, lowest, surprises),
+            None => network.surprises(x, units, scratch, surprises),
+        }
         let mut told = surprises.iter();
         for ((session, output), h) in sessions.iter_mut().zip(outputs).zip(&self.probabilities) {
             for (k, &surprise) in (0..h.len() / top).map(|k| steps.start + k).zip(told.by_ref()) {
                 let unit = &mut session.units[k];
                 let text = std::mem::take(&mut unit.text);
-                let label = usize::from(language.threshold.is_some_and(|threshold| f64::from(surprise) > threshold));
+                let label = match model.spec.generate {
+                    Some(_) => usize::from(session.generation.drawing),
+                    None => usize::from(threshold.is_some_and(|threshold| f64::from(surprise) > threshold)),
+                };
                 let (start, end, score) = (unit.start, unit.end, (-surprise).exp());
                 output.labels.push(StepLabel { start, end, text, label, score });
                 output.surprises.push(surprise);

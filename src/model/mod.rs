@@ -25,9 +25,11 @@ pub mod adaptive;
 pub mod bench;
 pub mod classify;
 pub mod decode;
+pub mod generate;
 pub mod language;
 pub mod lookahead;
 pub mod network;
+pub mod notes;
 mod numbers;
 pub mod params;
 pub mod pool;
@@ -40,6 +42,7 @@ pub mod testing;
 mod waiting;
 
 pub use decode::{DecodeKind, DecodeSpec};
+pub use generate::GenerateSpec;
 pub use language::Likelihood;
 pub use lookahead::LookAhead;
 pub use numbers::StatePrecision;
@@ -79,7 +82,8 @@ impl Model {
         let spec = ModelSpec::load(dir)?;
         let path = dir.join("model.toml");
         let encoder = Encoder::load(&spec.encoder, dir)
-            .map_err(|e| ModelError::Invalid { path: path.clone(), detail: e.to_string() })?;
+            .map_err(|e| ModelError::Invalid { path: path.clone(), detail: e.to_string() })?
+            .with_classes(spec.stream_classes().len());
         let invalid = |detail| ModelError::Invalid { path: path.clone(), detail };
         let shape = NetShape::of(&spec, encoder.layout()).map_err(invalid)?;
         shape.check().map_err(invalid)?;
@@ -155,6 +159,9 @@ fn fingerprint(spec: &ModelSpec, encoder: &Encoder, params: &Params<f32>) -> Res
     }
     if let Some(language) = &spec.language {
         hash.update(serde_json::to_vec(language).map_err(|e| e.to_string())?);
+    }
+    if let Some(generate) = &spec.generate {
+        hash.update(serde_json::to_vec(generate).map_err(|e| e.to_string())?);
     }
     if let Some(decode) = &spec.decode {
         hash.update(serde_json::to_vec(decode).map_err(|e| e.to_string())?);

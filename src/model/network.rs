@@ -36,6 +36,8 @@ pub struct Network {
     query: Vec<f32>,
     /// For language models.
     pub(super) units: Option<UnitHead>,
+    /// What the head reads before a stream's first step, `[classes of streams, top]`, where outputs tell of what is next.
+    start: Vec<f32>,
 }
 
 /// One stream's part of a call of [`Network::forward`].
@@ -86,8 +88,16 @@ impl Network {
             head_bias: params.slice(head + 1).to_vec(),
             query: shape.query_at().map_or(Vec::new(), |at| params.slice(at).to_vec()),
             units: shape.language.as_ref().map(|softmax| UnitHead::new(softmax, shape, params)),
+            start: if shape.tells_next() { params.slice(shape.start_at()).to_vec() } else { Vec::new() },
             shape: shape.clone(),
         }
+    }
+
+    /// What the head reads before the first step of a stream of this class (0: of any), `[top]`; empty where outputs do not
+    /// tell of what is next.
+    pub fn start(&self, class: usize) -> &[f32] {
+        let top = self.shape.top();
+        self.start.get(class * top..(class + 1) * top).unwrap_or_default()
     }
 
     pub fn shape(&self) -> &NetShape {
@@ -106,9 +116,9 @@ impl Network {
 
     /// Numbers that a classifier carries of what it has pooled of a stream, or a language model of its last output.
     pub fn pool_len(&self) -> usize {
-        match (&self.shape.language, self.shape.pool) {
-            (Some(_), _) => 1 + self.shape.top(),
-            (None, pool) => pool.map_or(0, |pool| pool.numbers(self.shape.top())),
+        match (self.shape.tells_next(), self.shape.pool) {
+            (true, _) => 1 + self.shape.top(),
+            (false, pool) => pool.map_or(0, |pool| pool.numbers(self.shape.top())),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::adaptive::UnitSoftmax;
 use super::decode::DecodeKind;
+use super::notes::WrittenShape;
 use super::pool::Pooling;
 use super::spec::{ModelError, ModelSpec};
 use crate::encode::{EncoderSpec, Layout, TableShape};
@@ -31,6 +32,8 @@ pub struct NetShape {
     pub language: Option<UnitSoftmax>,
     /// The classes of neighbouring steps are scored together ([`super::decode`]).
     pub crf: bool,
+    /// Of the task `generate`; none of the rest.
+    pub written: WrittenShape,
 }
 
 /// The recurrent character encoder: the last h over a word's characters, forwards and (if asked) backwards.
@@ -108,11 +111,16 @@ impl NetShape {
             chars,
             dense: layout.dense,
             layers: spec.layers.clone(),
-            classes: language.as_ref().map_or(spec.class_labels()?.len(), UnitSoftmax::head),
+            classes: match (&spec.encoder, &language) {
+                (EncoderSpec::Notes(notes), _) => notes.pitches(),
+                (_, Some(language)) => language.head(),
+                _ => spec.class_labels()?.len(),
+            },
             pool: spec.pooling(),
             window: spec.window(),
             language,
             crf: spec.decode.as_ref().is_some_and(|decode| decode.kind == DecodeKind::Crf),
+            written: WrittenShape::of(spec),
         })
     }
 
@@ -189,7 +197,12 @@ impl NetShape {
         (self.pool == Some(Pooling::Attention)).then(|| self.head_at() + 2)
     }
 
-    /// What the head reads before a stream's first unit, of a language model.
+    /// Whether the output of each step tells of the next one.
+    pub fn tells_next(&self) -> bool {
+        self.language.is_some() || self.written.notes.is_some()
+    }
+
+    /// What the head reads before a stream's first unit, of a language model; a row for each class of streams.
     pub fn start_at(&self) -> usize {
         self.head_at() + 2
     }
@@ -242,8 +255,14 @@ impl NetShape {
         if self.query_at().is_some() {
             all.push(("pool.query".into(), vec![self.top()], bound));
         }
+        if self.tells_next() {
+            let dims = match self.written.classes {
+                0 => vec![self.top()],
+                classes => vec![classes, self.top()],
+            };
+            all.push(("start".into(), dims, Init::All(0.0)));
+        }
         if let Some(softmax) = &self.language {
-            all.push(("start".into(), vec![self.top()], Init::All(0.0)));
             for i in 0..softmax.clusters() {
                 let (narrow, bound) =
                     (softmax.narrow(i, self.top()), |n: usize| Init::Uniform(1.0 / (n as f64).sqrt()));

@@ -64,7 +64,7 @@ impl Sampler {
 }
 
 /// A unit, drawn by its ln P among all but 0.
-fn pick(all: &[f64], spec: SamplerSpec, rng: &mut ChaCha8Rng) -> u32 {
+pub(super) fn pick(all: &[f64], spec: SamplerSpec, rng: &mut ChaCha8Rng) -> u32 {
     let mut units: Vec<(u32, f64)> = all.iter().enumerate().skip(1).map(|(unit, &ln)| (unit as u32, ln)).collect();
     // The likeliest first, equals by their number, so that what is drawn is settled.
     units.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));

@@ -2,6 +2,7 @@
 //! network over the waiting steps of many sessions at once. A session as bytes is in [`super::state`].
 
 use super::decode::{DecodeScratch, Decoding};
+use super::generate::Generation;
 use super::language::{Likelihood, Weighing};
 use super::lookahead::AheadLane;
 use super::network::{Lane, MAX_NUMBERS, Scratch};
@@ -23,6 +24,8 @@ pub struct Session {
     pub(super) pool: Box<[f32]>,
     /// Of a language model; else none.
     pub(super) likelihood: Likelihood,
+    /// How it is written, for the task `generate`.
+    pub(super) generation: Generation,
     pub(super) spans: SpanDecoder,
     pub(super) decoding: Decoding,
     pub(super) steps: u64,
@@ -76,6 +79,7 @@ impl Session {
             state: Numbers::zeros(model.network.state_len(), precision),
             pool: vec![0.0; model.network.pool_len()].into(),
             likelihood: Likelihood::default(),
+            generation: Generation::default(),
             spans: SpanDecoder::default(),
             decoding: Decoding::default(),
             steps: 0,
@@ -147,6 +151,7 @@ impl Session {
         self.state.clear();
         self.pool.fill(0.0);
         self.likelihood = Likelihood::default();
+        self.generation = Generation::default();
         self.reader.context.clear();
         self.spans.finish()
     }
@@ -190,7 +195,7 @@ impl Session {
 
 /// One engine thread: the model and the scratch space of its steps.
 pub struct Stepper {
-    model: Arc<Model>,
+    pub(super) model: Arc<Model>,
     pub(super) scratch: Scratch,
     pub(super) probabilities: Vec<Vec<f32>>,
     by_label: Vec<f32>,
@@ -294,9 +299,9 @@ impl Stepper {
                 }
                 return;
             }
-            if let Some(language) = &model.spec.language {
+            if model.network.shape().tells_next() {
                 model.network.outputs_range(&mut lanes, steps.clone(), &mut self.scratch);
-                return self.weigh(model, language, steps, sessions, outputs);
+                return self.weigh(model, steps, sessions, outputs);
             }
             model.network.forward_range(&mut lanes, steps.clone(), &mut self.scratch);
         }

@@ -1,6 +1,7 @@
 //! `model.toml`: what a model is, in words.
 
 use super::decode::DecodeSpec;
+use super::generate::{self, GenerateSpec};
 use super::lookahead::{self, LookAhead};
 use super::pool::Pooling;
 use crate::encode::EncoderSpec;
@@ -19,6 +20,8 @@ pub enum Task {
     Classify,
     /// How likely each unit is after those before it.
     LanguageModel,
+    /// New sequences: what the network makes is its next input.
+    Generate,
 }
 
 /// The labels of a language model's units.
@@ -145,6 +148,9 @@ pub struct ModelSpec {
     /// For the task `language_model`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<LanguageSpec>,
+    /// For the task `generate`; one of units has `[language]` too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generate: Option<GenerateSpec>,
     /// How labels are chosen from the network's probabilities; absent: the likeliest of each step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decode: Option<DecodeSpec>,
@@ -214,13 +220,17 @@ impl ModelSpec {
         {
             return Err(format!("outside = {outside:?} is none of the labels"));
         }
-        if self.task != Task::LanguageModel && self.language.is_some() {
-            return Err("[language] is for task = \"language_model\"".into());
+        if !matches!(self.task, Task::LanguageModel | Task::Generate) && self.language.is_some() {
+            return Err("[language] is for task = \"language_model\" and \"generate\"".into());
+        }
+        if self.task != Task::Generate && (self.generate.is_some() || matches!(self.encoder, EncoderSpec::Notes(_))) {
+            return Err("[generate] and encoder.kind = \"notes\" are for task = \"generate\"".into());
         }
         match (self.task, &self.classify) {
             (Task::Tag, None) => {}
             (Task::LanguageModel, None) => self.check_language()?,
-            (Task::Tag | Task::LanguageModel, Some(_)) => {
+            (Task::Generate, None) => generate::check(self)?,
+            (Task::Tag | Task::LanguageModel | Task::Generate, Some(_)) => {
                 return Err("[classify] is for task = \"classify\"".into());
             }
             (Task::Classify, None) => return Err("task = \"classify\" needs [classify] with its pooling".into()),
@@ -268,6 +278,11 @@ impl ModelSpec {
             EncoderSpec::Words(_) | EncoderSpec::Chars(_) | EncoderSpec::Events(_) => Ok(()),
             _ => Err("a language model is one of words, chars or events".into()),
         }
+    }
+
+    /// The classes of streams that the task `generate` writes by, if there are any.
+    pub fn stream_classes(&self) -> &[String] {
+        self.generate.as_ref().map_or(&[], |generate| &generate.classes)
     }
 
     /// How outputs are pooled, for the task `classify`.

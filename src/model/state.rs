@@ -5,12 +5,14 @@
 //! | reader state (encode::ReaderState) | steps that wait for their label (decode::Decoding, of a model with [decode])
 //! | numbers u32, each as the version says
 //! | what is pooled, f32 each, as many as the model says (none but for classifiers and language models)
-//! | of a language model: ln P of the stream f64, its units u64
+//! | of a language model, and of one that generates: ln P of the stream f64, its units u64
+//! | of one that generates: how the stream is written (`generate::Generation`)
 //! | the steps that wait, if the model looks ahead (`waiting`) | crc32 u32 of all before
 //! ```
 //! Little-endian. Version 1: f32, bit for bit; version 2: bf16, for a session that keeps them so.
 
 use super::decode::Decoding;
+use super::generate::Generation;
 use super::language::{LIKELIHOOD_BYTES, Likelihood};
 use super::numbers::{Numbers, StatePrecision};
 use super::{Model, Session, Span, SpanDecoder, waiting};
@@ -119,8 +121,11 @@ impl Session {
         out.extend_from_slice(&(self.state.len() as u32).to_le_bytes());
         self.state.encode(out);
         self.pool.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes()));
-        if model.spec.language.is_some() {
+        if model.network.shape().tells_next() {
             self.likelihood.encode(out);
+        }
+        if model.spec.generate.is_some() {
+            self.generation.encode(out);
         }
         if self.window.is_some() {
             waiting::encode(self, model, out);
@@ -183,7 +188,8 @@ impl Session {
         let count = fields.u32()? as usize;
         let mut session = Session::new(model);
         let (numbers, pooled) = (precision.bytes() * session.state.len(), 4 * session.pool.len());
-        let likelihood = if model.spec.language.is_some() { LIKELIHOOD_BYTES } else { 0 };
+        let tells_next = model.network.shape().tells_next();
+        let likelihood = if tells_next { LIKELIHOOD_BYTES } else { 0 };
         if count != session.state.len() || fields.0.len() < numbers + pooled + likelihood {
             return Err(damaged("its length does not fit the model"));
         }
@@ -191,12 +197,18 @@ impl Session {
         for (x, bytes) in session.pool.iter_mut().zip(fields.take(pooled)?.as_chunks().0) {
             *x = f32::from_le_bytes(*bytes);
         }
-        if model.spec.language.is_some() {
+        if tells_next {
             let (log_probability, units) = (f64::from_bits(fields.u64()?), fields.u64()?);
             session.likelihood = Likelihood { log_probability, units };
             if !session.likelihood.is_possible(steps) || ![0.0, 1.0].contains(&session.pool[0]) {
                 return Err(damaged("its probability is impossible"));
             }
+        }
+        if let Some(generate) = &model.spec.generate {
+            if reader.class().is_some_and(|class| class >= generate.classes.len().max(1)) {
+                return Err(damaged("its class is none of the model's"));
+            }
+            session.generation = Generation::decode(&mut fields, generate)?;
         }
         if session.window.is_some() {
             (session.units, session.features) = waiting::decode(&mut fields, model)?;

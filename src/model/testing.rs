@@ -35,6 +35,7 @@ pub fn words_spec(name: &str, layers: Vec<LayerSpec>) -> ModelSpec {
         classify: None,
         look_ahead: None,
         language: None,
+        generate: None,
         decode: None,
         encoder,
         layers,
@@ -115,7 +116,8 @@ pub fn events_encoder() -> EncoderSpec {
 /// wide, so that labels vary).
 pub fn random_model(dir: &Path, spec: &ModelSpec, text: &str, seed: u64) -> Result<(), ModelError> {
     let encoder = Encoder::learn(&spec.encoder, &mut text.split_whitespace(), Path::new("."))
-        .map_err(|e| ModelError::Invalid { path: dir.to_path_buf(), detail: e.to_string() })?;
+        .map_err(|e| ModelError::Invalid { path: dir.to_path_buf(), detail: e.to_string() })?
+        .with_classes(spec.stream_classes().len());
     let invalid = |detail| ModelError::Invalid { path: dir.to_path_buf(), detail };
     let shape = NetShape::of(spec, encoder.layout()).map_err(invalid)?;
     let mut params = Params::random(&shape, &mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));

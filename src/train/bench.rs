@@ -30,6 +30,7 @@ pub fn words_per_second(threads: usize, rounds: usize) -> f64 {
         pool: None,
         language: None,
         crf: false,
+        written: Default::default(),
     };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut params: Params<f32> = Params::random(&shape, &mut rng);
@@ -74,6 +75,7 @@ fn random_batch(streams: usize, rng: &mut ChaCha8Rng) -> TrainBatch {
     let rows = streams * STEPS;
     TrainBatch {
         windows: None,
+        chords: Vec::new(),
         features: Features {
             steps: rows,
             ids: (0..rows).map(|_| rng.random_range(0..VOCABULARY as u32)).collect(),

@@ -4,8 +4,9 @@ use super::TrainError;
 use super::network::NO_TARGET;
 use super::recipe::{DataFormat, DataSpec, FileSpec, FileTable, GenomeTable, Recipe};
 use crate::data::{self, Content, DnaScheme, LabelAt, Sentence};
-use crate::encode::{Encoder, EncoderSpec, Features, InputError, ReaderState};
+use crate::encode::{Chord, Encoder, EncoderSpec, Features, InputError, ReaderState};
 use crate::model::spec::SURPRISE_LABELS;
+use crate::model::{GenerateSpec, generate};
 use crate::model::{ClassifySpec, LanguageSpec, ModelSpec, Scheme, Task};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -42,7 +43,7 @@ impl Examples {
     fn file(&mut self, recipe: &Recipe, table: &FileTable) -> Result<(), TrainError> {
         match recipe.task.kind {
             Task::Classify => return self.labelled(recipe, table),
-            Task::LanguageModel => return self.unlabelled(recipe, table),
+            Task::LanguageModel | Task::Generate => return self.unlabelled(recipe, table),
             Task::Tag => {}
         }
         let (path, map) = (recipe.data.resolve(&table.path), &table.map);
@@ -107,6 +108,21 @@ impl Examples {
         Ok(())
     }
 
+    /// The classes that a model writes by: as the recipe says, or as found; none where streams have no label.
+    pub fn written_classes(&self, recipe: &Recipe) -> Result<Vec<String>, TrainError> {
+        if recipe.task.kind != Task::Generate {
+            return Ok(Vec::new());
+        }
+        let without = self.streams.iter().filter(|(_, label, _)| label.is_empty()).count();
+        if without == self.streams.len() && recipe.task.labels.is_none() {
+            return Ok(Vec::new());
+        }
+        if without > 0 {
+            return Err(TrainError::recipe(format!("{without} streams have no `label`, the others have: all or none")));
+        }
+        Ok(self.stream_classes(recipe))
+    }
+
     /// The classes of streams: as the recipe says, or as found, numbers by their value.
     fn stream_classes(&self, recipe: &Recipe) -> Vec<String> {
         if let Some(labels) = &recipe.task.labels {
@@ -125,6 +141,7 @@ impl Examples {
         match recipe.task.kind {
             Task::Classify => return self.stream_classes(recipe),
             Task::LanguageModel => return SURPRISE_LABELS.map(String::from).to_vec(),
+            Task::Generate => return generate::LABELS.map(String::from).to_vec(),
             Task::Tag => {}
         }
         if recipe.data.format == DataFormat::Dna {
@@ -152,7 +169,7 @@ impl Examples {
 
     /// The units of all labelled streams, as an encoder without a vocabulary cuts them.
     fn texts(&self, spec: &EncoderSpec) -> Result<Vec<String>, TrainError> {
-        if self.streams.is_empty() || matches!(spec, EncoderSpec::Vector(_) | EncoderSpec::Dna(_)) {
+        if self.streams.is_empty() || matches!(spec, EncoderSpec::Vector(_) | EncoderSpec::Dna(_) | EncoderSpec::Notes(_)) {
             return Ok(Vec::new());
         }
         let mut bare = spec.clone();
@@ -187,6 +204,7 @@ fn file_table(path: &Path) -> FileTable {
         label_at: LabelAt::First,
         label: None,
         range: None,
+        transpose: None,
         weight: 1.0,
         repeat: 1,
     }
@@ -207,6 +225,8 @@ pub struct Corpus {
     pub starts: Vec<usize>,
     /// Targets are the units that come next, and streams' first units are targets too.
     pub of_units: bool,
+    /// The notes of each row, where steps are notes.
+    pub chords: Vec<Chord>,
 }
 
 /// Bases encoded at a time.
@@ -308,12 +328,15 @@ pub fn model_spec(recipe: &Recipe, classes: &[String], encoder: &Encoder) -> Mod
             temperature: 1.0,
             ordinal: recipe.task.ordinal.is_some(),
         }),
-        language: (recipe.task.kind == Task::LanguageModel).then(|| LanguageSpec {
+        language: recipe.of_units().then(|| LanguageSpec {
             softmax: recipe.task.softmax.unwrap_or_default(),
             cutoffs: recipe.task.cutoffs.clone(),
             div_value: recipe.task.div_value.unwrap_or(4.0),
             threshold: None,
         }),
+        // The classes of streams are known to the trainer.
+        generate: (recipe.task.kind == Task::Generate)
+            .then(|| GenerateSpec { max_steps: recipe.task.max_steps.unwrap_or(1024), ..GenerateSpec::default() }),
         decode: recipe.decode.clone(),
         encoder: encoder.spec().clone(),
         layers: recipe.layers.clone(),

@@ -48,7 +48,8 @@ impl DevScore {
 impl std::fmt::Display for DevScore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let Some(nats) = self.nats {
-            return write!(f, "dev {:.4} bits a unit, perplexity {:.3}", nats / std::f64::consts::LN_2, nats.exp());
+            let (bits, perplexity) = (nats / std::f64::consts::LN_2, nats.exp());
+            return write!(f, "dev {nats:.4} nats, {bits:.4} bits a unit, perplexity {perplexity:.3}");
         }
         write!(f, "dev accuracy {:.4}", self.accuracy)?;
         if let Some(f1) = self.f1 {
@@ -85,8 +86,8 @@ impl DevSet {
         classes: &[String],
     ) -> Result<DevSet, TrainError> {
         let class_label = spec.class_labels().map_err(TrainError::recipe)?;
-        if spec.language.is_some() {
-            let units = Some(DevUnits::new(examples, encoder)?);
+        if spec.language.is_some() || spec.generate.is_some() {
+            let units = Some(DevUnits::new(examples, encoder, spec)?);
             let (streams, gold, spec, with_endless) = (Vec::new(), Vec::new(), spec.clone(), false);
             return Ok(DevSet { streams, gold, class_label, spec, with_endless, units });
         }

@@ -1,10 +1,13 @@
 //! The loss of a language model: the cross-entropy of the next unit, with a full or an adaptive softmax
-//! ([`crate::model::adaptive`]), and the way back to the layers' output.
+//! ([`crate::model::adaptive`]), and the way back to the layers' output; or where steps are notes the binary cross-entropy
+//! of all pitches of the next step ([`crate::model::notes`]).
 //!
 //! A tail is computed for the rows whose next unit is in its cluster, and for no others.
 
 use super::network::{NO_TARGET, ShardLoss, TrainBatch, TrainNet};
+use crate::encode::Chord;
 use crate::model::adaptive::UnitAt;
+use crate::model::notes::surprise;
 use crate::model::params::{NetShape, Params};
 use crate::rnn::bptt::{add_columns, add_outer};
 use crate::rnn::kernel::Packed;
@@ -56,7 +59,10 @@ pub struct NextUnit<T> {
     rows: Vec<usize>,
     /// Units and weights of these rows.
     units: Vec<u32>,
+    chords: Vec<Chord>,
     weights: Vec<f64>,
+    /// Classes of the streams that begin.
+    classes: Vec<usize>,
     /// What the head reads at these rows, `[rows, top]`, and the gradient at it.
     x: Vec<T>,
     dx: Vec<T>,
@@ -74,7 +80,9 @@ impl<T: Real> Default for NextUnit<T> {
         NextUnit {
             rows: Vec::new(),
             units: Vec::new(),
+            chords: Vec::new(),
             weights: Vec::new(),
+            classes: Vec::new(),
             x: none(),
             dx: none(),
             logits: none(),
@@ -105,8 +113,7 @@ impl<T: Real> NextUnit<T> {
         let (top, classes, head) = (shape.top(), shape.classes, shape.head_at());
         dy.clear();
         dy.resize(y.len(), T::zero());
-        let Some(softmax) = &shape.language else { return ShardLoss::default() };
-        self.gather(batch, y, params.slice(shape.start_at()), top, total_weight);
+        self.gather(batch, y, params.slice(shape.start_at()), shape, total_weight);
         let count = self.rows.len();
         let mut result = ShardLoss { loss: 0.0, rows: count, correct: 0 };
         if count == 0 {
@@ -114,8 +121,13 @@ impl<T: Real> NextUnit<T> {
         }
         repeat(&mut self.logits, params.slice(head + 1), count);
         T::gemm(count, &self.x, (top, 1), &net.head, &mut self.logits, classes);
-        let wanted = self.units.iter().zip(&self.weights).map(|(&unit, &weight)| (softmax.head_row(unit), weight));
-        result.loss += entropy_rows(classes, &mut self.logits, wanted);
+        if let Some(softmax) = &shape.language {
+            let wanted = self.units.iter().zip(&self.weights).map(|(&unit, &weight)| (softmax.head_row(unit), weight));
+            result.loss += entropy_rows(classes, &mut self.logits, wanted);
+        } else if let Some(lowest) = shape.written.notes {
+            let wanted = self.chords.iter().zip(&self.weights).map(|(&chord, &weight)| (chord, weight));
+            result.loss += note_rows(classes, &mut self.logits, lowest, wanted);
+        }
         add_outer(count, &self.logits, classes, &self.x, top, grads.slice_mut(head), &mut self.packed);
         add_columns(&self.logits, grads.slice_mut(head + 1));
         self.dx.clear();
@@ -129,16 +141,24 @@ impl<T: Real> NextUnit<T> {
             if row < rows {
                 dy[row * top..(row + 1) * top].copy_from_slice(dx);
             } else {
-                grads.slice_mut(shape.start_at()).iter_mut().zip(dx).for_each(|(g, &d)| *g += d);
+                let first = self.classes[row - rows] * top;
+                grads.slice_mut(shape.start_at())[first..first + top].iter_mut().zip(dx).for_each(|(g, &d)| *g += d);
             }
         }
         result
     }
 
     /// The rows that have a next unit.
-    fn gather(&mut self, batch: &TrainBatch, y: &[T], start: &[T], top: usize, total_weight: f64) {
+    fn gather(&mut self, batch: &TrainBatch, y: &[T], start: &[T], shape: &NetShape, total_weight: f64) {
+        let (top, dense) = (shape.top(), shape.dense);
         self.rows.clear();
         self.units.clear();
+        self.chords.clear();
+        self.classes.clear();
+        // Where a stream begins its state is zero: streams that begin are in the order of these rows.
+        let begins = batch.reset.iter().enumerate().filter(|(_, begins)| **begins).map(|(row, _)| row);
+        let class = |row: usize| shape.written.class_of(&batch.features.dense[row * dense..(row + 1) * dense]);
+        self.classes.extend(begins.map(|row| if shape.written.classes == 0 { 0 } else { class(row) }));
         self.weights.clear();
         self.x.clear();
         let rows = y.len() / top;
@@ -147,7 +167,12 @@ impl<T: Real> NextUnit<T> {
                 self.rows.push(row);
                 self.units.push(unit);
                 self.weights.push(f64::from(weight) / total_weight);
-                self.x.extend_from_slice(if row < rows { &y[row * top..(row + 1) * top] } else { start });
+                self.chords.extend(batch.chords.get(row));
+                let (from, first) = match row.checked_sub(rows) {
+                    None => (y, row * top),
+                    Some(k) => (start, self.classes[k] * top),
+                };
+                self.x.extend_from_slice(&from[first..first + top]);
             }
         }
     }
@@ -203,6 +228,16 @@ fn entropy_rows<T: Real>(width: usize, logits: &mut [T], wanted: impl Iterator<I
         loss -= weight * p[wanted].f64().max(1e-30).ln();
         p[wanted] -= T::one();
         p.iter_mut().for_each(|p| *p *= T::of(weight));
+    }
+    loss
+}
+
+/// Binary cross-entropy of all pitches of each row, weighted; turns the logits into their gradient.
+fn note_rows<T: Real>(width: usize, logits: &mut [T], lowest: u8, wanted: impl Iterator<Item = (Chord, f64)>) -> f64 {
+    let (mut loss, mut gradients) = (0.0, vec![0.0; width]);
+    for (row, (chord, weight)) in logits.chunks_exact_mut(width).zip(wanted) {
+        loss += weight * surprise(row.iter().map(|x| x.f64()), chord, lowest, |k, gradient| gradients[k] = gradient);
+        row.iter_mut().zip(&gradients).for_each(|(x, gradient)| *x = T::of(gradient * weight));
     }
     loss
 }

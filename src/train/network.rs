@@ -9,7 +9,7 @@ use super::crf::Chain;
 use super::dropout::{Dropout, Mask};
 use super::language::{NextUnit, TrainTail};
 use super::pool::Pool;
-use crate::encode::Features;
+use crate::encode::{Chord, Features};
 use crate::model::params::{NetShape, Params};
 use crate::rnn::LayerSpec;
 use crate::rnn::ahead::Windows;
@@ -36,6 +36,8 @@ pub struct TrainBatch {
     /// Weight of each target in the loss.
     pub weights: Vec<f32>,
     pub windows: Option<Windows>,
+    /// For each target the notes that it is, where steps are notes.
+    pub chords: Vec<Chord>,
 }
 
 /// h and c of every layer for the streams of one shard: `[layer][h or c]`, each `[streams, hidden]`.
@@ -207,7 +209,7 @@ impl<T: Real> Worker<T> {
             return ShardLoss::default();
         }
         self.grads.slices_mut().skip(net.shape.tables.len()).for_each(|g| g.fill(T::zero()));
-        let result = if net.shape.language.is_some() {
+        let result = if net.shape.tells_next() {
             let y = &self.xs[net.layers.len()];
             self.next.run(net, params, batch, y, loss.total_weight, &mut self.grads, &mut self.dx)
         } else {
@@ -260,7 +262,7 @@ impl<T: Real> Worker<T> {
     ) {
         self.forward_layers(net, params, batch, states, dropout.as_deref_mut());
         let shape = &net.shape;
-        if shape.language.is_some() {
+        if shape.tells_next() {
             return;
         }
         let (head, top) = (shape.head_at(), shape.top());

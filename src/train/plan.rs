@@ -106,6 +106,7 @@ impl Plan {
         out.targets.clear();
         out.weights.clear();
         out.sizes.clear();
+        out.chords.clear();
         out.sizes.resize(steps.len(), streams);
         let mut beginnings = Vec::new();
         for step in steps {
@@ -116,6 +117,10 @@ impl Plan {
                 out.reset.push(self.reset[at]);
                 out.targets.push(if live { corpus.targets[row] } else { NO_TARGET });
                 out.weights.push(if live { corpus.weights[row] } else { 0.0 });
+                if !corpus.chords.is_empty() {
+                    // Where nothing comes next, this is no target.
+                    out.chords.push(corpus.chords.get(row + 1).copied().unwrap_or_default());
+                }
                 if self.begins(corpus, at) {
                     beginnings.push(row);
                 }
@@ -123,6 +128,7 @@ impl Plan {
         }
         out.targets.extend(beginnings.iter().map(|&row| corpus.unit(row)));
         out.weights.extend(beginnings.iter().map(|&row| corpus.weights[row]));
+        out.chords.extend(beginnings.iter().filter_map(|&row| corpus.chords.get(row)));
         if let Some(window) = self.window {
             self.look_ahead(corpus, chunk, shard, window, out);
         }

@@ -4,7 +4,7 @@
 use super::optimizer::{OptimizerSpec, Rule};
 use crate::data::{DnaScheme, LabelAt, LabelMap};
 use crate::encode::EncoderSpec;
-use crate::model::{DecodeKind, DecodeSpec, LanguageSpec, LookAhead, Pooling, Scheme, Softmax, Task, lookahead};
+use crate::model::{DecodeKind, DecodeSpec, GenerateSpec, LanguageSpec, LookAhead, Pooling, Scheme, Softmax, Task, lookahead};
 use crate::rnn::LayerSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -34,6 +34,21 @@ impl Recipe {
         self.train.check()?;
         self.task.check(self.data.format)?;
         lookahead::check(self.task.kind, &self.layers, self.look_ahead.as_ref())?;
+        let notes = matches!(self.encoder, EncoderSpec::Notes(_));
+        if notes && (self.task.kind != Task::Generate || self.data.format != DataFormat::Jsonl) {
+            return Err("encoder.kind = \"notes\" is for kind = \"generate\" and data.format = \"jsonl\"".into());
+        }
+        if self.task.kind == Task::Generate {
+            if self.train.label_smoothing > 0.0 || !self.train.class_weights.is_empty() {
+                return Err("train.label_smoothing and class_weights are not for kind = \"generate\"".into());
+            }
+            if matches!(self.encoder, EncoderSpec::Dna(_) | EncoderSpec::Vector(_)) {
+                return Err("kind = \"generate\" needs encoder.kind = \"words\", \"chars\", \"events\" or \"notes\"".into());
+            }
+            if notes && (self.task.softmax.is_some() || !self.task.cutoffs.is_empty()) {
+                return Err("task.softmax and cutoffs are for units; steps of notes have no softmax".into());
+            }
+        }
         if self.task.kind == Task::LanguageModel {
             if self.train.label_smoothing > 0.0 || !self.train.class_weights.is_empty() {
                 return Err("train.label_smoothing and class_weights are not for kind = \"language_model\"".into());
@@ -60,6 +75,15 @@ impl Recipe {
             return Err("task.ordinal smooths labels in its own way: set train.label_smoothing = 0".into());
         }
         Ok(())
+    }
+
+    /// Whether the network has a softmax over units.
+    pub fn of_units(&self) -> bool {
+        match self.task.kind {
+            Task::LanguageModel => true,
+            Task::Generate => !matches!(self.encoder, EncoderSpec::Notes(_)),
+            Task::Tag | Task::Classify => false,
+        }
     }
 }
 
@@ -115,6 +139,9 @@ pub struct TaskSpec {
     /// For `language_model`: the threshold of surprise is what this share of dev's units is not above; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold_quantile: Option<f64>,
+    /// For `generate`: the most steps that one record may ask for; default 1024. (`labels` are the classes of streams.)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u32>,
 }
 
 impl TaskSpec {
@@ -131,16 +158,31 @@ impl TaskSpec {
             self.div_value.is_some(),
             self.threshold_quantile.is_some(),
         ];
-        if self.kind != Task::LanguageModel && language.contains(&true) {
+        let written = matches!(self.kind, Task::LanguageModel | Task::Generate);
+        if !written && language.contains(&true) {
             return Err(
                 "task.softmax, cutoffs, div_value and threshold_quantile are for kind = \"language_model\"".into()
             );
         }
-        if self.kind != Task::LanguageModel && format == DataFormat::Text {
-            return Err("data.format = \"text\" is for kind = \"language_model\"".into());
+        if !written && format == DataFormat::Text {
+            return Err("data.format = \"text\" is for kind = \"language_model\" and \"generate\"".into());
+        }
+        if self.kind != Task::Generate && self.max_steps.is_some() {
+            return Err("task.max_steps is for kind = \"generate\"".into());
         }
         match self.kind {
             Task::LanguageModel => self.check_language(format)?,
+            Task::Generate => {
+                if self.threshold_quantile.is_some() {
+                    return Err("task.threshold_quantile is for kind = \"language_model\"".into());
+                }
+                let spec = GenerateSpec {
+                    max_steps: self.max_steps.unwrap_or(1024),
+                    classes: self.labels.clone().unwrap_or_default(),
+                };
+                spec.check().map_err(|e| format!("task: {e}"))?;
+                TaskSpec { labels: None, ..self.clone() }.check_language(format)?;
+            }
             Task::Tag => {
                 if self.scheme.is_none() {
                     return Err("task.scheme is missing: bio, plain or runs".into());
@@ -273,6 +315,9 @@ pub struct FileTable {
     /// For text: characters to take of the file, from 0, the end excluded; absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<[usize; 2]>,
+    /// For notes: the file's sequences are also taken so many semitones higher, from the first number to the second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transpose: Option<[i32; 2]>,
     /// Weight of the file's tokens in the loss.
     #[serde(default = "one")]
     pub weight: f32,

@@ -22,6 +22,7 @@ fn shape(layers: Vec<LayerSpec>, char_cell: Option<Cell>) -> NetShape {
         window: None,
         language: None,
         crf: false,
+        written: Default::default(),
     }
 }
 
@@ -35,6 +36,7 @@ fn batch(rng: &mut ChaCha8Rng, with_chars: bool) -> TrainBatch {
     let rows = sizes.iter().sum();
     let mut b = TrainBatch {
         windows: None,
+        chords: Vec::new(),
         features: Features { steps: rows, ..Features::default() },
         sizes,
         reset: (0..rows).map(|r| r % 4 == 3).collect(),
@@ -444,7 +446,7 @@ fn the_training_language_model_tells_units_as_the_running_one() {
         let (mut state, mut h) = (vec![0.0; net.state_len()], Vec::new());
         let lane = Lane { features: &batch.features, state: &mut state, probabilities: &mut h };
         net.outputs_range(&mut [lane], 0..steps, &mut Scratch::default());
-        let x = [net.start(), &h[..h.len() - 40]].concat();
+        let x = [net.start(0), &h[..h.len() - 40]].concat();
         let mut surprises = Vec::new();
         net.surprises(&x, &units, &mut UnitScratch::default(), &mut surprises);
         let nats: f64 = surprises.iter().map(|&nats| f64::from(nats)).sum();

@@ -93,8 +93,17 @@ impl<'a> Trainer<'a> {
             return Err(TrainError::recipe(format!("train.class_weights names {name:?}; the classes are {classes:?}")));
         }
         let class_weights: Vec<f32> = classes.iter().map(|c| t.class_weights.get(c).copied().unwrap_or(1.0)).collect();
+        let mut spec = model_spec(recipe, &classes, &encoder);
+        let encoder = match &mut spec.generate {
+            Some(generate) => {
+                generate.classes = examples.written_classes(recipe)?;
+                generate.check().map_err(|e| TrainError::recipe(format!("the streams' labels: {e}")))?;
+                encoder.with_classes(generate.classes.len())
+            }
+            None => encoder,
+        };
         let corpus = match recipe.task.kind {
-            Task::LanguageModel => Corpus::of_units(&examples, &encoder)?,
+            Task::LanguageModel | Task::Generate => Corpus::of_units(&examples, &encoder, &spec)?,
             _ => Corpus::new(&examples, &encoder, &classes, &class_weights, true)?,
         };
         if corpus.rows() < t.batch {
@@ -105,7 +114,6 @@ impl<'a> Trainer<'a> {
         if recipe.task.kind == Task::Classify && streams < t.batch {
             return Err(TrainError::recipe(format!("{streams} streams are too few for a batch of {}", t.batch)));
         }
-        let spec = model_spec(recipe, &classes, &encoder);
         let dev = DevSet::new(&Examples::read(recipe, &recipe.data.dev)?, &encoder, &spec, &classes)?;
         let shape = NetShape::of(&spec, encoder.layout())
             .and_then(|shape| shape.check().map(|()| shape))
@@ -170,7 +178,7 @@ impl<'a> Trainer<'a> {
     fn epoch(&mut self) -> Result<(), TrainError> {
         let (t, epoch) = (&self.recipe.train, self.progress.epoch);
         let course = match self.recipe.task.kind {
-            Task::Tag | Task::LanguageModel => Course::Carried(Plan::new(&self.corpus, t, self.shape.window, epoch)),
+            Task::Tag | Task::LanguageModel | Task::Generate => Course::Carried(Plan::new(&self.corpus, t, self.shape.window, epoch)),
             Task::Classify => Course::Whole(Sequences::new(&self.corpus, t, epoch)),
         };
         let total_steps = (t.epochs * course.chunks()) as u64;

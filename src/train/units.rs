@@ -7,8 +7,10 @@ use super::network::NO_TARGET;
 use super::parallel::for_each;
 use super::recipe::{DataFormat, FileTable, Recipe};
 use crate::data::{self, Content, DataError, Source};
-use crate::encode::{Encoder, EncoderSpec, Features, InputFormat};
+use crate::encode::{Chord, Encoder, EncoderSpec, Features, InputFormat, Layout, NoteSpec, ReaderState};
 use crate::model::adaptive::UnitScratch;
+use crate::model::notes::WrittenShape;
+use crate::model::{ModelSpec, Task};
 use crate::model::network::{Lane, Network, Scratch};
 
 /// Units of dev that are scored in one piece, and units before it that only run forwards (but for the stream's start).
@@ -25,23 +27,57 @@ impl Examples {
         if table.range.is_some() && recipe.data.format != DataFormat::Text {
             return Err(TrainError::recipe("data range = [from, to] is for data.format = \"text\""));
         }
-        let streams = match recipe.data.format {
-            DataFormat::Jsonl => json_lines(&path)?,
-            DataFormat::Lines => lines(&path, events)?,
+        if table.transpose.is_some_and(|[from, to]| from > to || to - from > 24) {
+            return Err(TrainError::recipe("data transpose = [from, to]: from at most to, 24 semitones in all at most"));
+        }
+        let mut streams: Vec<(Content, String)> = match recipe.data.format {
+            DataFormat::Jsonl => {
+                let labelled = recipe.task.kind == Task::Generate;
+                let mut all = json_lines(&path)?;
+                all.iter_mut().filter(|_| !labelled).for_each(|(_, label)| label.clear());
+                all
+            }
+            DataFormat::Lines => without_labels(lines(&path, events)?),
             DataFormat::Conll => {
                 let (mut reader, mut all) = (data::ConllReader::new(Source::open(&path)?), Vec::new());
                 while let Some(tokens) = reader.tokens()? {
                     all.push(Content::Tokens(tokens));
                 }
-                all
+                without_labels(all)
             }
-            _ => vec![text(&path, table.range, events)?],
+            _ => without_labels(vec![text(&path, table.range, events)?]),
         };
+        if let (Some([from, to]), EncoderSpec::Notes(notes)) = (table.transpose, &recipe.encoder) {
+            let given = std::mem::take(&mut streams);
+            for (content, label) in &given {
+                let moved = (from..=to).filter_map(|by| transposed(content, by, notes));
+                streams.extend(moved.map(|content| (content, label.clone())));
+            }
+        } else if table.transpose.is_some() {
+            return Err(TrainError::recipe("data transpose = [from, to] is for encoder.kind = \"notes\""));
+        }
         for _ in 0..table.repeat {
-            self.streams.extend(streams.iter().map(|content| (content.clone(), String::new(), table.weight)));
+            self.streams.extend(streams.iter().map(|(content, label)| (content.clone(), label.clone(), table.weight)));
         }
         Ok(())
     }
+}
+
+fn without_labels(streams: Vec<Content>) -> Vec<(Content, String)> {
+    streams.into_iter().map(|content| (content, String::new())).collect()
+}
+
+/// A sequence of notes so many semitones higher; none if that leaves the model's pitches, or it is no such sequence (which
+/// the encoder says of the one that is not moved).
+fn transposed(content: &Content, by: i32, notes: &NoteSpec) -> Option<Content> {
+    let Content::Bytes(InputFormat::Notes, bytes) = content else { return None };
+    if by == 0 {
+        return Some(content.clone());
+    }
+    let chords: Vec<Chord> = serde_json::from_slice(bytes).ok()?;
+    let moved = chords.into_iter().map(|chord| chord.transposed(by, notes.lowest..=notes.highest));
+    let moved: Vec<String> = moved.map(|chord| chord.map(Chord::json)).collect::<Option<_>>()?;
+    Some(Content::Bytes(InputFormat::Notes, format!("[{}]", moved.join(",")).into_bytes()))
 }
 
 /// Each line a stream, blank ones passed over.
@@ -55,14 +91,18 @@ fn lines(path: &std::path::Path, events: bool) -> Result<Vec<Content>, DataError
     Ok(all)
 }
 
-/// Each record a stream; labels and the names of streams are not looked at.
-fn json_lines(path: &std::path::Path) -> Result<Vec<Content>, DataError> {
+/// Each record a stream, with its `label`, if it has one; labels of tokens and the names of streams are not looked at.
+fn json_lines(path: &std::path::Path) -> Result<Vec<(Content, String)>, DataError> {
     let (mut reader, mut all) = (data::JsonlReader::open(path)?, Vec::new());
     while let Some(record) = reader.record()? {
-        match (record.text, record.tokens) {
-            (Some(text), None) => all.push(content(text, false)),
-            (None, Some(tokens)) => all.push(Content::Tokens(tokens)),
-            _ => return Err(reader.error("expected one of the keys `text`, `tokens`")),
+        let label = record.label_text().unwrap_or_default();
+        match (record.text, record.tokens, record.notes) {
+            (Some(text), None, None) => all.push((content(text, false), label)),
+            (None, Some(tokens), None) => all.push((Content::Tokens(tokens), label)),
+            (None, None, Some(notes)) => {
+                all.push((Content::Bytes(InputFormat::Notes, notes.to_string().into_bytes()), label));
+            }
+            _ => return Err(reader.error("expected one of the keys `text`, `tokens`, `notes`")),
         }
     }
     Ok(all)
@@ -93,19 +133,35 @@ impl Corpus {
     ///
     /// # Errors
     /// When the encoder cannot read a stream.
-    pub fn of_units(examples: &Examples, encoder: &Encoder) -> Result<Corpus, TrainError> {
+    pub fn of_units(examples: &Examples, encoder: &Encoder, spec: &ModelSpec) -> Result<Corpus, TrainError> {
+        let classes = spec.stream_classes();
+        let written = WrittenShape::of(spec);
+        let pitches = encoder.layout().dense - classes.len();
         let mut corpus = Corpus { starts: vec![0], of_units: true, ..Corpus::default() };
         let (mut units, tables) = (Vec::new(), encoder.layout().tables.len());
-        for (content, _, weight) in &examples.streams {
+        for (content, label, weight) in &examples.streams {
+            let mut state = ReaderState::default();
+            match classes.iter().position(|class| class == label) {
+                Some(class) => state.set_class(class as u16),
+                None if classes.is_empty() => {}
+                None => return Err(TrainError::recipe(format!("the label {label:?} is none of the classes {classes:?}"))),
+            }
             content
-                .encode(encoder, &mut units, &mut corpus.features)
-                .map_err(|e| super::corpus::unreadable(content, "", &e))?;
+                .encode_from(state, encoder, &mut units, &mut corpus.features)
+                .map_err(|e| super::corpus::unreadable(content, label, &e))?;
             units.clear();
             let (first, end) = (corpus.targets.len(), corpus.features.steps);
             if first == end {
                 continue; // Nothing to read: not even a word.
             }
-            corpus.targets.extend((first + 1..end).map(|row| corpus.features.ids[row * tables]));
+            match written.notes {
+                Some(lowest) => {
+                    let columns = (first..end).map(|row| &corpus.features.dense_of(row, encoder.layout())[..pitches]);
+                    corpus.chords.extend(columns.map(|columns| Chord::of_columns(columns, lowest)));
+                    corpus.targets.resize(end - 1, 0);
+                }
+                None => corpus.targets.extend((first + 1..end).map(|row| corpus.features.ids[row * tables])),
+            }
             corpus.targets.push(NO_TARGET);
             corpus.weights.resize(end, *weight);
             corpus.starts.push(end);
@@ -113,8 +169,11 @@ impl Corpus {
         Ok(corpus)
     }
 
-    /// The unit of a row, of a language model.
+    /// The unit of a row, of a language model; 0 where steps are notes.
     pub fn unit(&self, row: usize) -> u32 {
+        if !self.chords.is_empty() {
+            return 0;
+        }
         let tables = self.features.ids.len() / self.rows().max(1);
         self.features.ids[row * tables]
     }
@@ -126,14 +185,14 @@ type DevPiece = (Features, usize);
 /// The dev set of a language model, cut into pieces that are stepped side by side.
 pub struct DevUnits {
     pieces: Vec<DevPiece>,
-    tables: usize,
+    layout: Layout,
 }
 
 impl DevUnits {
     /// # Errors
     /// When the encoder cannot read a stream.
-    pub fn new(examples: &Examples, encoder: &Encoder) -> Result<DevUnits, TrainError> {
-        let corpus = Corpus::of_units(examples, encoder)?;
+    pub fn new(examples: &Examples, encoder: &Encoder, spec: &ModelSpec) -> Result<DevUnits, TrainError> {
+        let corpus = Corpus::of_units(examples, encoder, spec)?;
         let mut pieces = Vec::new();
         for stream in corpus.starts.windows(2) {
             for from in (stream[0]..stream[1]).step_by(PIECE) {
@@ -144,7 +203,7 @@ impl DevUnits {
             }
         }
         pieces.sort_by_key(|(rows, _)| std::cmp::Reverse(rows.steps));
-        Ok(DevUnits { pieces, tables: encoder.layout().tables.len() })
+        Ok(DevUnits { pieces, layout: encoder.layout().clone() })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -172,10 +231,19 @@ impl DevUnits {
         for ((features, before), outputs) in group.iter().zip(outputs) {
             let mut x = Vec::with_capacity(outputs.len());
             if *before == 0 {
-                x.extend_from_slice(net.start());
+                let columns = features.dense_of(0, &self.layout);
+                x.extend_from_slice(net.start(net.shape().written.class_of(columns)));
             }
             x.extend_from_slice(&outputs[before.saturating_sub(1) * top..(features.steps - 1) * top]);
-            let units: Vec<u32> = features.ids.iter().step_by(self.tables).skip(*before).copied().collect();
+            if let Some(lowest) = net.shape().written.notes {
+                let columns = (*before..features.steps).map(|row| features.dense_of(row, &self.layout));
+                let columns = columns.map(|columns| &columns[..net.shape().classes]);
+                let chords: Vec<Chord> = columns.map(|columns| Chord::of_columns(columns, lowest)).collect();
+                net.surprises_of_chords(&x, &chords, lowest, out);
+                continue;
+            }
+            let units: Vec<u32> =
+                features.ids.iter().step_by(self.layout.tables.len()).skip(*before).copied().collect();
             net.surprises(&x, &units, &mut scratch, out);
         }
     }
