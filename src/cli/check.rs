@@ -31,7 +31,10 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let Models { model, format: (format, pointer), previous } = Models::load(&config)?;
     let tell = |key: &str, model: &Model, dir: &Path, format: InputFormat| {
         println!("{key}: {} ({}), fingerprint {:.12}", model.spec().name, dir.display(), model.fingerprint());
-        let format = format!("{format:?}").to_lowercase();
+        let format = match model.spec().generate {
+            Some(_) => "prompt".to_string(),
+            None => format!("{format:?}").to_lowercase(),
+        };
         match &pointer {
             Some(pointer) => println!("input.format: json, {format} at {pointer}"),
             None => println!("input.format: {format}"),

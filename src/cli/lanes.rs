@@ -272,16 +272,27 @@ fn work<H: Handler>(shared: &Shared<H>) {
 }
 
 /// Runs a batch through the network; the output of an ending stream has its last span, or its class.
+fn push(model: &Model, session: &mut Session, payload: &Payload) -> Result<(), InputError> {
+    if let Payload::OfClass(class, payload) = payload {
+        session.set_class(model, class)?;
+        return push(model, session, payload);
+    }
+    if !matches!(payload, Payload::Nothing) {
+        session.check_class(model)?;
+    }
+    match payload {
+        Payload::Bytes(format, bytes) => session.push(model, *format, bytes),
+        Payload::Tokens(tokens) => {
+            session.push_tokens(model, tokens);
+            Ok(())
+        }
+        Payload::Nothing | Payload::OfClass(..) => Ok(()),
+    }
+}
+
 fn step<C>(model: &Model, stepper: &mut Stepper, batch: &mut [Taken<C>]) -> Vec<Output> {
     for taken in &mut *batch {
-        let pushed = match &taken.piece.payload {
-            Payload::Nothing => Ok(()),
-            Payload::Bytes(format, bytes) => taken.session.push(model, *format, bytes),
-            Payload::Tokens(tokens) => {
-                taken.session.push_tokens(model, tokens);
-                Ok(())
-            }
-        };
+        let pushed = push(model, &mut taken.session, &taken.piece.payload);
         let finished = if taken.piece.ends { taken.session.finish_unit(model) } else { Ok(()) };
         taken.trouble = pushed.and(finished).err();
     }

@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod eval;
 mod feed;
+mod generate;
 mod guess;
 mod lanes;
 mod model;
@@ -43,6 +44,7 @@ enum Command {
     Eval(eval::Args),
     Score(score::Args),
     Sample(sample::Args),
+    Generate(generate::Args),
     Train(train::Args),
     Model(model::Args),
     Check(check::CheckArgs),
@@ -58,6 +60,7 @@ pub fn run() -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(args),
         Command::Score(args) => score::run(args),
         Command::Sample(args) => sample::run(args),
+        Command::Generate(args) => generate::run(args),
         Command::Train(args) => train::run(args),
         Command::Model(args) => model::run(args),
         Command::Check(args) => check::run(&args),

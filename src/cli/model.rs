@@ -80,6 +80,13 @@ fn as_text(model: &Model, bytes: u64) -> anyhow::Result<String> {
         };
         writeln!(out, "  language     {units} units, {softmax}, {threshold}")?;
     }
+    if let Some(generate) = &spec.generate {
+        let classes = match generate.classes.as_slice() {
+            [] => "no classes".to_string(),
+            classes => format!("by class: {}", classes.join(" ")),
+        };
+        writeln!(out, "  generate     {classes}, at most {} steps a record", generate.max_steps)?;
+    }
     if let Some(classes) = &spec.classes {
         let classes: Vec<String> = classes.iter().map(|c| format!("{} → {}", c.class, c.label)).collect();
         writeln!(out, "  classes      {}", classes.join(", "))?;

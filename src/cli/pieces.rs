@@ -17,6 +17,8 @@ const MIN_WEIGHT: usize = 128;
 pub enum Payload {
     Bytes(InputFormat, Vec<u8>),
     Tokens(Vec<String>),
+    /// Of a stream of this class.
+    OfClass(String, Box<Payload>),
     /// Nothing: the stream only ends.
     Nothing,
 }
@@ -75,13 +77,19 @@ pub struct Piece {
 impl Piece {
     /// What the piece counts in what is in flight: its bytes; four times as much for bases, whose labels take more.
     pub fn weight(&self) -> usize {
-        MIN_WEIGHT
-            + match &self.payload {
-                Payload::Bytes(InputFormat::Dna, bases) => 4 * bases.len(),
-                Payload::Bytes(_, bytes) => bytes.len(),
-                Payload::Tokens(tokens) => tokens.iter().map(|token| token.len() + 24).sum(),
-                Payload::Nothing => 0,
-            }
+        MIN_WEIGHT + self.payload.weight()
+    }
+}
+
+impl Payload {
+    fn weight(&self) -> usize {
+        match self {
+            Payload::Bytes(InputFormat::Dna, bases) => 4 * bases.len(),
+            Payload::Bytes(_, bytes) => bytes.len(),
+            Payload::Tokens(tokens) => tokens.iter().map(|token| token.len() + 24).sum(),
+            Payload::OfClass(_, payload) => payload.weight(),
+            Payload::Nothing => 0,
+        }
     }
 }
 
@@ -158,5 +166,6 @@ fn open(path: &Path, reading: &Reading, model: &Model) -> anyhow::Result<Box<dyn
         None => guess::by_content(&mut source, model)?,
     };
     guess::check(format, model)?;
-    Ok(readers::reader(source, format, reading.lines, model.encoder().format()))
+    let by_class = !model.spec().stream_classes().is_empty();
+    Ok(readers::reader(source, format, reading.lines, model.encoder().format(), by_class))
 }

@@ -10,8 +10,15 @@ use strand::encode::InputFormat;
 /// The most bytes of text, or bases, in one piece.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// A reader of `source`. `raw` is how the model takes running text; with `lines` each line is a stream.
-pub fn reader(source: Source, format: FileFormat, lines: bool, raw: InputFormat) -> Box<dyn PieceReader> {
+/// A reader of `source`. `raw` is how the model takes running text; with `lines` each line is a stream; with `by_class` the
+/// `label` of a JSON record is the class that its stream is of.
+pub fn reader(
+    source: Source,
+    format: FileFormat,
+    lines: bool,
+    raw: InputFormat,
+    by_class: bool,
+) -> Box<dyn PieceReader> {
     let file: Arc<str> = source.name().into();
     match format {
         FileFormat::Text if lines => Box::new(LineStreams { file, lines: Lines::new(source), raw: Some(raw) }),
@@ -21,7 +28,7 @@ pub fn reader(source: Source, format: FileFormat, lines: bool, raw: InputFormat)
         FileFormat::Conll => Box::new(Conll { file, reader: ConllReader::new(source), sentences: 0 }),
         FileFormat::Fasta => Box::new(Fasta { file, reader: FastaReader::new(source), stream: None }),
         FileFormat::Jsonl => {
-            Box::new(Jsonl { file, reader: JsonlReader::new(source), open: HashMap::new(), closing: None })
+            Box::new(Jsonl { file, reader: JsonlReader::new(source), open: HashMap::new(), closing: None, by_class })
         }
     }
 }
@@ -158,6 +165,7 @@ struct Jsonl {
     open: HashMap<String, Stream>,
     /// At the end of the file: the streams that are still open.
     closing: Option<std::vec::IntoIter<Stream>>,
+    by_class: bool,
 }
 
 impl PieceReader for Jsonl {
@@ -185,7 +193,10 @@ impl Jsonl {
             Some("end") => true,
             Some(other) => return Err(self.reader.error(format!("expected no event but `end`, found `{other}`"))),
         };
-        let payload = payload_of(&mut record).map_err(|detail| self.reader.error(detail))?;
+        let mut payload = payload_of(&mut record).map_err(|detail| self.reader.error(detail))?;
+        if let Some(class) = record.label_text().filter(|_| self.by_class) {
+            payload = Payload::OfClass(class, Box::new(payload));
+        }
         let stream = match (record.stream, ends) {
             (None, _) => streams.open(&format!("{}:{}", self.file, self.reader.line())),
             (Some(name), true) => self.open.remove(&name).unwrap_or_else(|| streams.open_shown(&name)),
@@ -219,12 +230,13 @@ fn payload_of(record: &mut JsonRecord) -> Result<Payload, String> {
         tokens.retain(|token| !token.is_empty());
         Payload::Tokens(tokens)
     });
-    let mut found = [text, dna, vector, tokens].into_iter().flatten();
+    let notes = record.notes.take().map(|notes| Payload::Bytes(InputFormat::Notes, notes.to_string().into()));
+    let mut found = [text, dna, vector, tokens, notes].into_iter().flatten();
     match (found.next(), found.next()) {
         (Some(payload), None) => Ok(payload),
         (None, _) if record.event.is_some() && record.stream.is_some() => Ok(Payload::Nothing),
-        (None, _) => Err("expected one of the keys `text`, `tokens`, `dna`, `vector`".to_string()),
-        (Some(_), Some(_)) => Err("expected only one of the keys `text`, `tokens`, `dna`, `vector`".to_string()),
+        (None, _) => Err("expected one of the keys `text`, `tokens`, `dna`, `vector`, `notes`".to_string()),
+        (Some(_), Some(_)) => Err("expected only one of the keys `text`, `tokens`, `dna`, `vector`, `notes`".to_string()),
     }
 }
 
@@ -236,7 +248,7 @@ mod tests {
     /// Each piece as `stream number, name, payload, end`.
     fn all(text: &'static str, format: FileFormat, lines: bool) -> Vec<String> {
         let source = Source::new("x", Cursor::new(text)).unwrap();
-        let mut reader = reader(source, format, lines, InputFormat::Text);
+        let mut reader = reader(source, format, lines, InputFormat::Text, false);
         let (mut streams, mut found) = (Streams::default(), Vec::new());
         loop {
             let piece = match reader.next(&mut streams) {
@@ -251,6 +263,7 @@ mod tests {
                 Payload::Nothing => "-".to_string(),
                 Payload::Bytes(_, bytes) => String::from_utf8(bytes).unwrap(),
                 Payload::Tokens(tokens) => tokens.join("|"),
+                Payload::OfClass(..) => unreachable!("nobody asked for classes"),
             };
             let end = if piece.ends { " end" } else { "" };
             found.push(format!("{} {} {payload}{end}", piece.stream.number, piece.stream.name));
@@ -285,6 +298,6 @@ mod tests {
     #[test]
     fn a_json_record_without_input_is_told_with_its_line() {
         let error = all("{\"stream\":\"a\"}", FileFormat::Jsonl, false).remove(0);
-        assert_eq!(error, "x, line 1: expected one of the keys `text`, `tokens`, `dna`, `vector`");
+        assert_eq!(error, "x, line 1: expected one of the keys `text`, `tokens`, `dna`, `vector`, `notes`");
     }
 }

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use strand::model::{Likelihood, Model, Output};
+use strand::model::{Likelihood, Model, Output, Task};
 
 /// How likely streams are to a language model: log-probability, perplexity, and which units surprise it
 #[derive(clap::Args)]
@@ -94,10 +94,11 @@ struct Record<'a> {
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let model = load_model(&args.model)?;
-    let Some(language) = &model.spec().language else {
+    let threshold = model.spec().language.as_ref().and_then(|language| language.threshold);
+    if !matches!(model.spec().task, Task::LanguageModel | Task::Generate) {
         return Err(usage(format!("`{}` is no language model: see strand tag and strand eval", model.spec().name)));
-    };
-    if args.surprising && language.threshold.is_none() {
+    }
+    if args.surprising && threshold.is_none() {
         let name = &model.spec().name;
         return Err(usage(format!("`{name}` has no threshold of surprise (task.threshold_quantile); use --steps")));
     }

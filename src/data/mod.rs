@@ -10,6 +10,7 @@ pub mod fasta;
 pub mod intervals;
 pub mod jsonl;
 pub mod labelled;
+pub mod midi;
 pub mod source;
 pub mod text;
 

@@ -195,25 +195,14 @@ impl Session {
         if self.is_begun() && (prompt.class.is_some() || prompt.seed.is_some()) {
             return wrong("class and seed are for a stream's beginning: send them with `start` or `reset`".into());
         }
-        let class = match &prompt.class {
-            None => None,
-            Some(class) => match spec.classes.iter().position(|known| known == class) {
-                Some(k) => Some(k as u16),
-                None => return wrong(format!("class = {class:?}: this model has {:?}", spec.classes)),
-            },
-        };
-        if !spec.classes.is_empty() && class.is_none() && self.reader.class().is_none() {
-            return wrong(format!("this model writes by class: give one of {:?}", spec.classes));
-        }
         if [prompt.notes.is_some(), prompt.text.is_some(), prompt.tokens.is_some()].iter().filter(|given| **given).count() > 1
         {
             return wrong("only one of notes, text and tokens may be given".into());
         }
         let before = self.reader.clone();
-        if let Some(class) = class {
-            self.reader.set_class(class);
-        }
-        if let Err(error) = self.give(model, prompt) {
+        let class = prompt.class.as_ref().map_or(Ok(()), |class| self.set_class(model, class));
+        let taken = class.and_then(|()| self.check_class(model)).and_then(|()| self.give(model, prompt));
+        if let Err(error) = taken {
             self.reader = before;
             return Err(error);
         }
@@ -229,13 +218,23 @@ impl Session {
     ///
     /// # Errors
     /// When the model has no such class.
-    pub fn set_class(&mut self, model: &Model, class: &str) -> Result<(), String> {
+    pub fn set_class(&mut self, model: &Model, class: &str) -> Result<(), InputError> {
         let classes = model.spec.stream_classes();
         let Some(k) = classes.iter().position(|known| known == class) else {
-            return Err(format!("class {class:?}: this model has {classes:?}"));
+            return Err(InputError::WrongShape { detail: format!("class = {class:?}: this model has {classes:?}") });
         };
         self.reader.set_class(k as u16);
         Ok(())
+    }
+
+    /// # Errors
+    /// When the model has classes and nothing said of which one the stream is.
+    pub fn check_class(&self, model: &Model) -> Result<(), InputError> {
+        let classes = model.spec.stream_classes();
+        if classes.is_empty() || self.reader.class().is_some() {
+            return Ok(());
+        }
+        Err(InputError::WrongShape { detail: format!("this model writes by class: give one of {classes:?}") })
     }
 
     /// Whether there was a step since the start, or the last reset.

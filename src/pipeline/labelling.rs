@@ -10,7 +10,7 @@ use super::residents::{Held, Slot};
 use super::tagger::{Live, Tagger, Taggers};
 use crate::encode::InputError;
 use crate::events::{Events, Tally};
-use crate::model::{Output, Stepper};
+use crate::model::{Output, Session, Stepper, Task};
 use crate::state::{StreamId, StreamState};
 use crate::transport::{DeadLetter, Event, Origin, OutputRecord, RawRecord, StateChange};
 use std::collections::VecDeque;
@@ -114,6 +114,7 @@ impl Labeller {
             self.feed(active, outcome);
         }
         self.step(actives);
+        self.write(actives);
         for active in &mut *actives {
             self.close(active, now_ms, outcome);
         }
@@ -174,6 +175,18 @@ impl Labeller {
             current.output.spans.extend(live.session.reset());
         }
         let piece = current.record.piece();
+        if live.generates() {
+            // An end or a reset without a prompt asks for nothing.
+            let asks = !(piece.is_empty() && matches!(event, Some(Event::End | Event::Reset)));
+            if let Err(error) = if asks { live.ask(piece) } else { Ok(()) } {
+                if let Some(before) = current.before {
+                    active.slot.held = before;
+                }
+                return outcome.letters.push(*reject(current.record.raw, error.code(), error.to_string()));
+            }
+            active.current = Some(current);
+            return;
+        }
         if !(piece.is_empty() && event.is_some())
             && let Err(error) = live.push(piece)
         {
@@ -200,14 +213,37 @@ impl Labeller {
 
     /// Runs everything that waits through the network, together.
     fn step(&mut self, actives: &mut [Active]) {
+        self.together(actives, Session::ready, Stepper::step);
+    }
+
+    /// Writes what prompts asked for, all streams together. What was given is no label.
+    fn write(&mut self, actives: &mut [Active]) {
+        for active in actives.iter_mut() {
+            if let (Some(current), Held::Live(live)) = (&mut active.current, &active.slot.held)
+                && live.generates()
+            {
+                current.output.labels.clear();
+                current.output.surprises.clear();
+            }
+        }
+        self.together(actives, Session::to_write, Stepper::generate);
+    }
+
+    /// Does something with all sessions that have steps to do, those of each model together.
+    fn together(
+        &mut self,
+        actives: &mut [Active],
+        to_do: fn(&Session) -> usize,
+        run: fn(&mut Stepper, &mut [&mut Session], &mut [Output]),
+    ) {
         for (tagger, stepper) in &mut self.steppers {
             let (mut sessions, mut outputs, mut places, mut steps) = (Vec::new(), Vec::new(), Vec::new(), 0);
             for active in actives.iter_mut() {
                 if let (Some(current), Held::Live(live)) = (&mut active.current, &mut active.slot.held)
-                    && live.session.ready() > 0
+                    && to_do(&live.session) > 0
                     && Arc::ptr_eq(&live.tagger, tagger)
                 {
-                    steps += live.session.ready();
+                    steps += to_do(&live.session);
                     outputs.push(std::mem::take(&mut current.output));
                     places.push(&mut current.output);
                     sessions.push(live.session.as_mut());
@@ -217,7 +253,7 @@ impl Labeller {
                 continue;
             }
             let start = Instant::now();
-            stepper.step(&mut sessions, &mut outputs);
+            run(stepper, &mut sessions, &mut outputs);
             self.events.stepped(sessions.len(), steps, start.elapsed());
             for (place, output) in places.into_iter().zip(outputs) {
                 *place = output;
@@ -262,7 +298,7 @@ impl Labeller {
         for label in &current.output.labels {
             tally.label(tagger.place(label.label), label.score);
         }
-        if tagger.model.spec().language.is_some() {
+        if tagger.model.spec().task == Task::LanguageModel {
             let units = current.output.labels.iter().zip(&current.output.surprises);
             units.for_each(|(unit, &nats)| tally.unit(nats, unit.label > 0));
         }

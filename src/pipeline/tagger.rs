@@ -4,6 +4,7 @@
 
 use crate::encode::{InputError, InputFormat};
 use crate::events::Events;
+use crate::model::generate::Prompt;
 use crate::model::{Model, Session, StateError, StatePrecision, Stepper};
 use std::sync::Arc;
 
@@ -38,6 +39,16 @@ pub struct Live {
 }
 
 impl Live {
+    /// Whether the stream is written, so that its records are prompts.
+    pub fn generates(&self) -> bool {
+        self.tagger.model.spec().generate.is_some()
+    }
+
+    /// Takes a prompt; on an error nothing is changed.
+    pub fn ask(&mut self, prompt: &[u8]) -> Result<(), InputError> {
+        self.session.ask(&self.tagger.model, &Prompt::parse(prompt)?)
+    }
+
     /// Takes a piece; on an error nothing is changed.
     pub fn push(&mut self, piece: &[u8]) -> Result<(), InputError> {
         self.session.push(&self.tagger.model, self.tagger.format, piece)

@@ -102,7 +102,7 @@ fn read(model: &Model, file: &Path, map: &LabelMap, from: Input) -> anyhow::Resu
     if guess::by_name(file) == Some(FileFormat::Jsonl) {
         return Ok(read_json_lines(file)?);
     }
-    if matches!(model.encoder().spec(), EncoderSpec::Vector(_) | EncoderSpec::Dna(_)) {
+    if matches!(model.encoder().spec(), EncoderSpec::Vector(_) | EncoderSpec::Dna(_) | EncoderSpec::Notes(_)) {
         return Err(usage(format!("`{}` reads {}: give it .jsonl files", spec.name, model.encoder().spec().kind())));
     }
     let known = |label: &str| label_of(&spec.labels, map, label).is_some();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use strand::data::{JsonlReader, LabelMap, characters, read_text};
 use strand::encode::{EncoderSpec, InputFormat};
 use strand::model::spec::SURPRISE_LABELS;
-use strand::model::{Likelihood, Model, Output};
+use strand::model::{Likelihood, Model, Output, Task};
 use strand::score::{Counts, roc_auc};
 
 /// The surprises of a piece's units, and of a stream that ends how likely it was.
@@ -35,6 +35,9 @@ pub struct LanguageReport {
     records: u64,
     all: Likelihood,
     surprising: u64,
+    /// Of a model of notes: the sum over streams of their nats a step.
+    notes: Option<f64>,
+    task: Task,
     /// Surprise of each unit that has a label, and whether it is an anomaly.
     judged: Vec<(f64, bool)>,
 }
@@ -50,8 +53,9 @@ pub fn evaluate(
 ) -> anyhow::Result<LanguageReport> {
     let spec = model.spec();
     let threshold = spec.language.as_ref().and_then(|language| language.threshold);
+    let notes = matches!(spec.encoder, EncoderSpec::Notes(_)).then_some(0.0);
     let (all, judged) = (Likelihood::default(), Vec::new());
-    let mut report = LanguageReport { model: spec.name.clone(), threshold, records: 0, all, surprising: 0, judged };
+    let mut report = LanguageReport { model: spec.name.clone(), threshold, records: 0, all, surprising: 0, notes, task: spec.task, judged };
     for file in files {
         match &range {
             Some(range) => {
@@ -112,6 +116,7 @@ impl LanguageReport {
                 self.records += 1;
                 self.all.log_probability += of.log_probability;
                 self.all.units += of.units;
+                self.notes.iter_mut().for_each(|sum| *sum += of.nats_per_unit().unwrap_or_default());
             }
             let above = |nats: f32| self.threshold.is_some_and(|threshold| f64::from(nats) > threshold);
             self.surprising += surprises.iter().filter(|nats| above(**nats)).count() as u64;
@@ -151,9 +156,16 @@ impl LanguageReport {
     pub fn json(&self) -> anyhow::Result<String> {
         let mut object = Map::new();
         let mut put = |key: &str, value: Value| object.insert(key.to_string(), value);
-        put("task", json!("language_model"));
+        put("task", json!(self.task));
         put("model", json!(self.model));
         put("records", json!(self.records));
+        if let Some(sum) = self.notes {
+            put("steps", json!(self.all.units));
+            put("log_probability", json!(self.all.log_probability));
+            put("nats_per_step", json!(self.all.nats_per_unit()));
+            put("nats_per_step_by_stream", json!((self.records > 0).then(|| sum / self.records as f64)));
+            return Ok(serde_json::to_string(&object)? + "\n");
+        }
         put("tokens", json!(self.all.units));
         put("log_probability", json!(self.all.log_probability));
         put("nats_per_token", json!(self.all.nats_per_unit()));
@@ -181,6 +193,17 @@ impl LanguageReport {
     pub fn table(&self) -> String {
         let number = |x: Option<f64>| x.map_or("-".to_string(), |x| format!("{x:.4}"));
         let of = &self.all;
+        if let Some(sum) = self.notes {
+            let by_stream = (self.records > 0).then(|| sum / self.records as f64);
+            return format!(
+                "{}: {} streams, {} steps of notes\n\nnats per step {}\n  averaged within each stream, then over streams {}\n",
+                self.model,
+                self.records,
+                of.units,
+                number(of.nats_per_unit()),
+                number(by_stream)
+            );
+        }
         let mut out = format!(
             "{}: {} streams, {} units\n\nnats per unit {}\nbits per unit {}\nperplexity    {}\n",
             self.model,

@@ -79,10 +79,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let model = load_model(&args.model)?;
     let threads = args.threads.map_or_else(default_threads, usize::from);
     let from = args.from.unwrap_or(Input::Tokens);
-    if model.spec().task == Task::LanguageModel {
+    if matches!(model.spec().task, Task::LanguageModel | Task::Generate) {
         if args.intervals.is_some() || args.streams == Streams::Endless || args.from.is_some() {
             let name = &model.spec().name;
-            return Err(usage(format!("`{name}` is a language model: --intervals, --as and --from are for taggers")));
+            return Err(usage(format!("`{name}` tells what comes next: --intervals, --as and --from are for taggers")));
         }
         let map = args.map.unwrap_or_default();
         let report = language::evaluate(&model, args.files, args.lines, args.range, &map, threads)?;
@@ -118,7 +118,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         (_, Some(_)) => {
             return Err(usage(format!("--intervals is for models of DNA; `{}` is none", model.spec().name)));
         }
-        (EncoderSpec::Vector(_), _) => {
+        (EncoderSpec::Vector(_) | EncoderSpec::Notes(_), _) => {
             return Err(usage(format!("`{}` reads vectors; eval scores tokens and genomes", model.spec().name)));
         }
         (spec, None) => {

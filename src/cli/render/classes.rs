@@ -54,7 +54,7 @@ impl Handler for Classes {
                 let text = tokens.iter().take(SHOWN).flat_map(|token| [token.as_str(), " "]).collect::<String>();
                 beginning.extend(&text.as_bytes()[..text.len().min(room)]);
             }
-            Payload::Nothing => {}
+            Payload::Nothing | Payload::OfClass(..) => {}
         }
         let text = String::from_utf8_lossy(beginning);
         let text: String = text.trim().chars().take(SHOWN).collect();

@@ -56,7 +56,7 @@ impl Handler for Prose {
         match &piece.payload {
             Payload::Bytes(_, bytes) => carried.text.extend_from_slice(bytes),
             Payload::Tokens(_) => carried.by_token = true,
-            Payload::Nothing => {}
+            Payload::Nothing | Payload::OfClass(..) => {}
         }
         let plain = self.model.spec().scheme == Scheme::Plain;
         let mut out = String::new();
