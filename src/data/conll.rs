@@ -157,7 +157,7 @@ impl ConllReader {
     }
 }
 
-fn check_bio(label: &str) -> Result<(), String> {
+pub(super) fn check_bio(label: &str) -> Result<(), String> {
     match label.split_once('-') {
         Some(("B" | "I", kind)) if !kind.is_empty() => Ok(()),
         None if label == "O" => Ok(()),

@@ -3,6 +3,7 @@
 //! What the bytes of a running stream mean to a model is in [`crate::encode`]; what is right or wrong about labels is
 //! in [`crate::score`].
 
+pub mod characters;
 pub mod conll;
 pub mod detokenize;
 pub mod dna;

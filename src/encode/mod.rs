@@ -19,6 +19,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod char_class;
 mod chars;
 mod dna;
 mod error;
@@ -152,7 +153,7 @@ impl Encoder {
         spec.check()?;
         let kind = match spec {
             EncoderSpec::Words(spec) => Kind::Words(words::Words::load(spec, dir)?),
-            EncoderSpec::Chars(_) => Kind::Chars(chars::Chars::load(dir)?),
+            EncoderSpec::Chars(spec) => Kind::Chars(chars::Chars::load(spec, dir)?),
             EncoderSpec::Dna(spec) => Kind::Dna(dna::Dna::new(spec)),
             EncoderSpec::Events(_) => Kind::Events(events::Events::load(dir)?),
             EncoderSpec::Vector(spec) => Kind::Vector(vector::Vectors::new(spec)),
@@ -291,11 +292,12 @@ impl Encoder {
         finished
     }
 
-    /// Takes given tokens, each as one unit (from files of labelled tokens).
+    /// Takes given tokens (from files of labelled tokens), each as one unit.
     ///
     /// Words have the positions that the text of the tokens, each followed by one space, would give them; what is
-    /// pending of a text before them is finished first. Characters, bases and events are 1 wide; a token that is no
-    /// single character or no base code is an unknown one. A model of vectors has no tokens: nothing is added.
+    /// pending of a text before them is finished first. To a model of characters each character of a token is a unit.
+    /// Bases and events are 1 wide; a token that is no base code is an unknown one. A model of vectors has no tokens:
+    /// nothing is added.
     pub fn push_tokens(
         &self,
         state: &mut ReaderState,

@@ -70,12 +70,56 @@ pub enum Tokenizer {
 pub struct CharSpec {
     pub dim: usize,
     pub min_count: u32,
+    /// Characters are looked up in Unicode Normalization Form KC (Unicode Standard Annex #15): full- and half-width forms
+    /// are one, a character and the mark behind it are one at the mark, and white space of any kind is one. Units stay
+    /// the characters of the text.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub nfkc: bool,
+    /// Embedding of the character's class (kanji, hiragana, digit, …); 0 = none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub class_dim: usize,
+    /// Embedding of the character and the one before it; 0 = none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub bigram_dim: usize,
+    /// Embedding of the character and the two before it; 0 = none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub trigram_dim: usize,
+    /// Rarer bigrams and trigrams share a row.
+    #[serde(skip_serializing_if = "is_default_ngram_min_count")]
+    pub ngram_min_count: u32,
+    /// The most bigrams that have a row of their own, and the most trigrams.
+    #[serde(skip_serializing_if = "is_default_max_ngrams")]
+    pub max_ngrams: usize,
 }
+
+const NGRAM_MIN_COUNT: u32 = 3;
+const MAX_NGRAMS: usize = 20_000;
 
 impl Default for CharSpec {
     fn default() -> Self {
-        CharSpec { dim: 64, min_count: 2 }
+        CharSpec {
+            dim: 64,
+            min_count: 2,
+            nfkc: false,
+            class_dim: 0,
+            bigram_dim: 0,
+            trigram_dim: 0,
+            ngram_min_count: NGRAM_MIN_COUNT,
+            max_ngrams: MAX_NGRAMS,
+        }
     }
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
+fn is_default_ngram_min_count(n: &u32) -> bool {
+    *n == NGRAM_MIN_COUNT
+}
+
+fn is_default_max_ngrams(n: &usize) -> bool {
+    *n == MAX_NGRAMS
 }
 
 /// DNA: four base probabilities as dense columns, and one table for each k-mer length.
@@ -160,7 +204,13 @@ impl EncoderSpec {
                 within("max_words", spec.max_words, 0, u32::MAX as usize - 1)?;
                 within("lexicon_bits", spec.lexicon_bits, usize::from(spec.lexicon.is_some()), 32)
             }
-            EncoderSpec::Chars(spec) => within("dim", spec.dim, 1, MAX_DIM),
+            EncoderSpec::Chars(spec) => {
+                within("dim", spec.dim, 1, MAX_DIM)?;
+                within("class_dim", spec.class_dim, 0, MAX_DIM)?;
+                within("bigram_dim", spec.bigram_dim, 0, MAX_DIM)?;
+                within("trigram_dim", spec.trigram_dim, 0, MAX_DIM)?;
+                within("max_ngrams", spec.max_ngrams, 0, u32::MAX as usize - 1)
+            }
             EncoderSpec::Dna(spec) => {
                 if spec.kmers.len() != spec.kmer_dims.len() {
                     let (kmers, dims) = (spec.kmers.len(), spec.kmer_dims.len());

@@ -67,7 +67,7 @@ pub fn chars_spec(name: &str, layers: Vec<LayerSpec>) -> ModelSpec {
         scheme: Scheme::Runs,
         labels: ["none", "name", "B-PER", "number"].map(String::from).to_vec(),
         outside: Some("none".into()),
-        encoder: EncoderSpec::Chars(CharSpec { dim: 6, min_count: 1 }),
+        encoder: EncoderSpec::Chars(CharSpec { dim: 6, min_count: 1, ..CharSpec::default() }),
         ..words_spec(name, layers)
     }
 }
@@ -104,7 +104,7 @@ pub fn language_spec(name: &str, layers: Vec<LayerSpec>, encoder: EncoderSpec, c
 
 /// Characters as the units of a language model.
 pub fn chars_encoder() -> EncoderSpec {
-    EncoderSpec::Chars(CharSpec { dim: 6, min_count: 1 })
+    EncoderSpec::Chars(CharSpec { dim: 6, min_count: 1, ..CharSpec::default() })
 }
 
 /// Events as the units of a language model.

@@ -23,6 +23,15 @@ pub struct Examples {
 
 impl Examples {
     pub fn read(recipe: &Recipe, files: &[FileSpec]) -> Result<Examples, TrainError> {
+        Examples::read_with(recipe, files, false)
+    }
+
+    /// What is trained on: as the recipe asks with white space.
+    pub fn read_train(recipe: &Recipe) -> Result<Examples, TrainError> {
+        Examples::read_with(recipe, &recipe.data.train, recipe.data.white_space)
+    }
+
+    fn read_with(recipe: &Recipe, files: &[FileSpec], white_space: bool) -> Result<Examples, TrainError> {
         let mut examples = Examples { sentences: Vec::new(), sequences: Vec::new(), streams: Vec::new() };
         for file in files {
             match (recipe.data.format, file) {
@@ -30,8 +39,8 @@ impl Examples {
                 (DataFormat::Dna, _) => {
                     return Err(TrainError::recipe("data of format \"dna\" is { genome = …, intervals = … }"));
                 }
-                (_, FileSpec::Path(path)) => examples.file(recipe, &file_table(path))?,
-                (_, FileSpec::File(table)) => examples.file(recipe, table)?,
+                (_, FileSpec::Path(path)) => examples.file(recipe, &file_table(path), white_space)?,
+                (_, FileSpec::File(table)) => examples.file(recipe, table, white_space)?,
                 (_, FileSpec::Genome(_)) => {
                     return Err(TrainError::recipe("{ genome = …, intervals = … } needs data.format = \"dna\""));
                 }
@@ -40,7 +49,7 @@ impl Examples {
         Ok(examples)
     }
 
-    fn file(&mut self, recipe: &Recipe, table: &FileTable) -> Result<(), TrainError> {
+    fn file(&mut self, recipe: &Recipe, table: &FileTable, white_space: bool) -> Result<(), TrainError> {
         match recipe.task.kind {
             Task::Classify => return self.labelled(recipe, table),
             Task::LanguageModel | Task::Generate => return self.unlabelled(recipe, table),
@@ -48,6 +57,10 @@ impl Examples {
         }
         let (path, map) = (recipe.data.resolve(&table.path), &table.map);
         let mut sentences = match recipe.data.format {
+            format if matches!(recipe.encoder, EncoderSpec::Chars(_)) => {
+                let json_lines = format == DataFormat::Jsonl;
+                data::characters::read(&path, json_lines, white_space, recipe.task.scheme(), map)?
+            }
             DataFormat::Jsonl => {
                 let (mut reader, mut all) = (data::JsonlReader::open(&path)?, Vec::new());
                 while let Some(mut sentence) = reader.sentence()? {
@@ -242,9 +255,12 @@ impl Corpus {
         strict: bool,
     ) -> Result<Corpus, TrainError> {
         let mut corpus = Corpus { starts: vec![0], ..Corpus::default() };
-        let mut units = Vec::new();
-        for (sentence, weight) in &examples.sentences {
-            encoder.push_tokens(&mut ReaderState::default(), &sentence.tokens, &mut units, &mut corpus.features);
+        let (mut units, mut state) = (Vec::new(), ReaderState::default());
+        for (number, (sentence, weight)) in examples.sentences.iter().enumerate() {
+            // Characters are learnt both at a stream's start and behind another sentence.
+            let goes_on = strict && number % 2 == 1 && matches!(encoder.spec(), EncoderSpec::Chars(_));
+            state = ReaderState { context: if goes_on { state.context } else { Vec::new() }, ..Default::default() };
+            encoder.push_tokens(&mut state, &sentence.tokens, &mut units, &mut corpus.features);
             units.clear();
             for label in &sentence.labels {
                 let class = classes.iter().position(|c| c == label);

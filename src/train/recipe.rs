@@ -71,6 +71,10 @@ impl Recipe {
                 return Err("decode.kind = \"crf\" needs a class for each label: dna_labels = \"strand\"".into());
             }
         }
+        let spans_of_characters = matches!(self.encoder, EncoderSpec::Chars(_)) && self.task.scheme() == Scheme::Bio;
+        if self.data.white_space && !spans_of_characters {
+            return Err("data.white_space is for encoder.kind = \"chars\" with task.scheme = \"bio\"".into());
+        }
         if self.task.kind == Task::Classify && self.train.label_smoothing > 0.0 && self.task.ordinal.is_some() {
             return Err("task.ordinal smooths labels in its own way: set train.label_smoothing = 0".into());
         }
@@ -261,6 +265,9 @@ pub struct DataSpec {
     pub train: Vec<FileSpec>,
     #[serde(default)]
     pub dev: Vec<FileSpec>,
+    /// For characters with `scheme = "bio"`: train also on white space, which files of words do not have.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub white_space: bool,
 }
 
 fn default_root() -> PathBuf {

@@ -86,7 +86,7 @@ pub struct Trainer<'a> {
 impl<'a> Trainer<'a> {
     fn new(recipe: &'a Recipe, resume: bool) -> Result<Trainer<'a>, TrainError> {
         let t = &recipe.train;
-        let examples = Examples::read(recipe, &recipe.data.train)?;
+        let examples = Examples::read_train(recipe)?;
         let encoder = examples.learn_encoder(recipe)?;
         let classes = examples.classes(recipe);
         if let Some(name) = t.class_weights.keys().find(|k| !classes.contains(k)) {

@@ -10,8 +10,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use strand::data::conll::normalize_labels;
-use strand::data::{JsonlReader, LabelMap, Sentence, detokenize, read_sentences};
-use strand::encode::InputFormat;
+use strand::data::{JsonlReader, LabelMap, Sentence, characters, detokenize, read_sentences};
+use strand::encode::{EncoderSpec, InputFormat};
 use strand::model::{Model, Scheme, Span};
 use strand::score::{Confusion, SpanScore, spans_of};
 
@@ -28,7 +28,7 @@ pub fn evaluate(
 ) -> anyhow::Result<Report> {
     let mut sentences = Vec::new();
     for file in files {
-        sentences.append(&mut read(file, model.spec().scheme, map)?);
+        sentences.append(&mut read(file, model, map)?);
     }
     let texts: Vec<(String, Vec<Range<u64>>)> = match from {
         Input::Text => sentences.iter().map(|sentence| detokenize(&sentence.tokens)).collect(),
@@ -51,7 +51,12 @@ pub fn evaluate(
     Ok(tally.report(&sentences, streams, from))
 }
 
-fn read(file: &Path, scheme: Scheme, map: &LabelMap) -> anyhow::Result<Vec<Sentence>> {
+fn read(file: &Path, model: &Model, map: &LabelMap) -> anyhow::Result<Vec<Sentence>> {
+    let scheme = model.spec().scheme;
+    if matches!(model.encoder().spec(), EncoderSpec::Chars(_)) {
+        let json_lines = guess::by_name(file) == Some(FileFormat::Jsonl);
+        return Ok(characters::read(file, json_lines, false, scheme, map)?);
+    }
     if guess::by_name(file) != Some(FileFormat::Jsonl) {
         return Ok(read_sentences(file, scheme, map)?);
     }
@@ -95,12 +100,50 @@ struct Tally<'m> {
     steps: Confusion,
     spans: SpanScore,
     predicted_tokens: u64,
+    /// Of a model whose spans are of characters.
+    characters: Option<Characters>,
+}
+
+/// Further counts where spans are of characters: words, perhaps, whose bounds are of interest by themselves.
+#[derive(Default)]
+struct Characters {
+    /// Spans whose types do not count.
+    bounds: SpanScore,
+    /// Labels whose prefix does not count.
+    types: Confusion,
+}
+
+impl Characters {
+    fn spans(&mut self, gold: Vec<Span>, predicted: Vec<Span>) {
+        let untyped = |spans: Vec<Span>| -> Vec<Span> {
+            spans.into_iter().map(|span| Span { label: String::new(), ..span }).collect()
+        };
+        self.bounds.add(&untyped(gold), &untyped(predicted));
+    }
+
+    fn label(&mut self, gold: &str, given: &str) {
+        let kind = |label: &str| label.split_once('-').map_or_else(|| label.to_string(), |(_, kind)| kind.to_string());
+        self.types.add(&kind(gold), &kind(given));
+    }
+
+    fn figures(&self) -> Vec<(&'static str, f64)> {
+        let bounds = self.bounds.overall().figures();
+        vec![
+            ("type_accuracy", self.types.accuracy()),
+            ("bounds_precision", bounds.precision),
+            ("bounds_recall", bounds.recall),
+            ("bounds_f1", bounds.f1),
+        ]
+    }
 }
 
 impl<'m> Tally<'m> {
     fn new(model: &'m Model) -> Tally<'m> {
         let steps = Confusion::new(model.spec().labels.iter().map(String::as_str));
-        Tally { model, steps, spans: SpanScore::default(), predicted_tokens: 0 }
+        let spec = model.spec();
+        let of_characters = spec.scheme == Scheme::Bio && matches!(spec.encoder, EncoderSpec::Chars(_));
+        let characters = of_characters.then(Characters::default);
+        Tally { model, steps, spans: SpanScore::default(), predicted_tokens: 0, characters }
     }
 
     fn spans_of<'a>(&self, labels: impl IntoIterator<Item = &'a str>) -> Vec<Span> {
@@ -124,7 +167,12 @@ impl<'m> Tally<'m> {
                 self.steps.add(gold, predicted);
             }
             let gold = self.spans_of(sentence.labels.iter().map(String::as_str));
-            self.spans.add(&gold, &self.spans_of(predicted()));
+            let predicted_spans = self.spans_of(predicted());
+            self.spans.add(&gold, &predicted_spans);
+            if let Some(characters) = &mut self.characters {
+                characters.spans(gold, predicted_spans);
+                sentence.labels.iter().zip(predicted()).for_each(|(gold, given)| characters.label(gold, given));
+            }
         }
         Ok(())
     }
@@ -208,10 +256,10 @@ impl<'m> Tally<'m> {
             records: sentences.len() as u64,
             record_word: "sentences",
             tokens,
-            token_word: "tokens",
+            token_word: if self.characters.is_some() { "characters" } else { "tokens" },
             accuracy: strand::score::share(right, tokens),
             overall,
-            more: Vec::new(),
+            more: self.characters.as_ref().map_or_else(Vec::new, Characters::figures),
             rows,
             row_word: if is_plain { "label" } else { "span type" },
             confusion: self.steps,
