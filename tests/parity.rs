@@ -86,6 +86,7 @@ fn a_training_follows_pytorchs_loss_for_100_steps() {
         pool: None,
         language: None,
         crf: false,
+        ctc: false,
     };
     let mut rng = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0);
     let mut params: Params<f32> = Params::random(&shape, &mut rng);
@@ -116,6 +117,7 @@ fn a_training_follows_pytorchs_loss_for_100_steps() {
         let targets: Vec<u32> = y.iter().map(|&y| y as u32).collect();
         let batch = TrainBatch {
             windows: None,
+            transcripts: Vec::new(),
             features: Features { steps: x.len(), ids: x.iter().map(|&x| x as u32).collect(), ..Features::default() },
             sizes: vec![streams; steps],
             reset: vec![false; x.len()],
@@ -251,7 +253,7 @@ fn decoder(file: &SafeTensors<'_>) -> Decoder {
         scheme: Scheme::Plain,
         labels: ["a", "b", "c", "d"].map(String::from).to_vec(),
         outside: None,
-        decode: Some(DecodeSpec { kind: DecodeKind::Crf, lag: 8 }),
+        decode: Some(DecodeSpec { kind: DecodeKind::Crf, lag: 8, beam: None }),
         ..words_spec("crf", layers(&[Cell::Rnn], 2))
     };
     let shape = NetShape {

@@ -21,6 +21,8 @@ pub struct JsonRecord {
     pub dna: Option<String>,
     /// Numbers of one step, or an array of such arrays.
     pub vector: Option<serde_json::Value>,
+    /// What the stream reads as, for transcribers.
+    pub transcript: Option<String>,
     /// What happens to the stream, such as `end`.
     pub event: Option<String>,
 }

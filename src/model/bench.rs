@@ -78,6 +78,7 @@ pub fn steps_per_second(model: &BenchModel, work: &Workload, threads: usize) -> 
         window: None,
         language: None,
         crf: false,
+        ctc: false,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let net = Network::new(&shape, &Params::random(&shape, &mut rng));

@@ -37,6 +37,7 @@ pub mod spans;
 pub mod spec;
 mod state;
 pub mod testing;
+pub mod transcribe;
 mod waiting;
 
 pub use decode::{DecodeKind, DecodeSpec};
@@ -56,6 +57,7 @@ use network::Network;
 use params::{NetShape, Params};
 use sha2::{Digest, Sha256};
 use std::path::Path;
+use transcribe::Transcriber;
 
 /// A model read from its directory. Immutable: share it with `Arc`.
 #[derive(Debug)]
@@ -67,6 +69,8 @@ pub struct Model {
     class_label: Vec<usize>,
     /// For labels that depend on their neighbours'.
     decoder: Option<Decoder>,
+    /// For the task `transcribe`.
+    transcriber: Option<Transcriber>,
     fingerprint: [u8; 32],
     fingerprint_hex: String,
     parameters: usize,
@@ -105,6 +109,7 @@ impl Model {
             network: Network::new(&shape, params),
             class_label,
             decoder: Decoder::new(&spec, &shape, params)?,
+            transcriber: Transcriber::new(&spec),
             fingerprint_hex: hex(&fingerprint),
             fingerprint,
             parameters: params.count(),

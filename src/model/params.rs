@@ -3,7 +3,7 @@
 use super::adaptive::UnitSoftmax;
 use super::decode::DecodeKind;
 use super::pool::Pooling;
-use super::spec::{ModelError, ModelSpec};
+use super::spec::{ModelError, ModelSpec, Task};
 use crate::encode::{EncoderSpec, Layout, TableShape};
 use crate::rnn::ahead::Window;
 use crate::rnn::bptt::LayerGrads;
@@ -31,6 +31,8 @@ pub struct NetShape {
     pub language: Option<UnitSoftmax>,
     /// The classes of neighbouring steps are scored together ([`super::decode`]).
     pub crf: bool,
+    /// The head reads the output of each step, and what all steps read as together is what counts ([`super::transcribe`]).
+    pub ctc: bool,
 }
 
 /// The recurrent character encoder: the last h over a word's characters, forwards and (if asked) backwards.
@@ -113,6 +115,7 @@ impl NetShape {
             window: spec.window(),
             language,
             crf: spec.decode.as_ref().is_some_and(|decode| decode.kind == DecodeKind::Crf),
+            ctc: spec.task == Task::Transcribe,
         })
     }
 

@@ -3,6 +3,7 @@
 use super::decode::DecodeSpec;
 use super::lookahead::{self, LookAhead};
 use super::pool::Pooling;
+use super::transcribe;
 use crate::encode::EncoderSpec;
 use crate::rnn::LayerSpec;
 use crate::rnn::ahead::Window;
@@ -19,6 +20,8 @@ pub enum Task {
     Classify,
     /// How likely each unit is after those before it.
     LanguageModel,
+    /// The symbols that a stream reads as.
+    Transcribe,
 }
 
 /// The labels of a language model's units.
@@ -220,7 +223,8 @@ impl ModelSpec {
         match (self.task, &self.classify) {
             (Task::Tag, None) => {}
             (Task::LanguageModel, None) => self.check_language()?,
-            (Task::Tag | Task::LanguageModel, Some(_)) => {
+            (Task::Transcribe, None) => transcribe::check(self)?,
+            (Task::Tag | Task::LanguageModel | Task::Transcribe, Some(_)) => {
                 return Err("[classify] is for task = \"classify\"".into());
             }
             (Task::Classify, None) => return Err("task = \"classify\" needs [classify] with its pooling".into()),

@@ -30,6 +30,7 @@ pub fn words_per_second(threads: usize, rounds: usize) -> f64 {
         pool: None,
         language: None,
         crf: false,
+        ctc: false,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut params: Params<f32> = Params::random(&shape, &mut rng);
@@ -73,6 +74,7 @@ const SHARD_STREAMS: usize = super::plan::SHARD;
 fn random_batch(streams: usize, rng: &mut ChaCha8Rng) -> TrainBatch {
     let rows = streams * STEPS;
     TrainBatch {
+        transcripts: Vec::new(),
         windows: None,
         features: Features {
             steps: rows,

@@ -24,6 +24,7 @@ fn card(recipe: &Recipe, model: &Model, progress: &Progress) -> String {
         Task::Tag => "tagger",
         Task::Classify => "classifier of streams",
         Task::LanguageModel => "language model",
+        Task::Transcribe => "transcriber",
     };
     let mut text = format!(
         "# {}\n\nA {} {}: {} encoder, layers {}, {} parameters, labels {}.\n\n## Data\n\n",
