@@ -20,7 +20,7 @@ use strand::rnn::Cell;
 use strand::train::Recipe;
 
 fn spec(kind: DecodeKind, lag: usize) -> ModelSpec {
-    ModelSpec { decode: Some(DecodeSpec { kind, lag }), ..words_spec("w", layers(&[Cell::Lstm], 12)) }
+    ModelSpec { decode: Some(DecodeSpec { kind, lag, beam: None }), ..words_spec("w", layers(&[Cell::Lstm], 12)) }
 }
 
 fn model(spec: &ModelSpec, seed: u64) -> Arc<Model> {

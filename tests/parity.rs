@@ -87,6 +87,7 @@ fn a_training_follows_pytorchs_loss_for_100_steps() {
         language: None,
         crf: false,
         written: Default::default(),
+        ctc: false,
     };
     let mut rng = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0);
     let mut params: Params<f32> = Params::random(&shape, &mut rng);
@@ -118,6 +119,7 @@ fn a_training_follows_pytorchs_loss_for_100_steps() {
         let batch = TrainBatch {
             windows: None,
             chords: Vec::new(),
+            transcripts: Vec::new(),
             features: Features { steps: x.len(), ids: x.iter().map(|&x| x as u32).collect(), ..Features::default() },
             sizes: vec![streams; steps],
             reset: vec![false; x.len()],
@@ -254,7 +256,7 @@ fn decoder(file: &SafeTensors<'_>) -> Decoder {
         scheme: Scheme::Plain,
         labels: ["a", "b", "c", "d"].map(String::from).to_vec(),
         outside: None,
-        decode: Some(DecodeSpec { kind: DecodeKind::Crf, lag: 8 }),
+        decode: Some(DecodeSpec { kind: DecodeKind::Crf, lag: 8, beam: None }),
         ..words_spec("crf", layers(&[Cell::Rnn], 2))
     };
     let shape = NetShape {

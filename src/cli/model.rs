@@ -102,7 +102,8 @@ fn as_text(model: &Model, bytes: u64) -> anyhow::Result<String> {
     }
     if let Some(decode) = &spec.decode {
         let kind = toml::Value::try_from(decode.kind)?;
-        writeln!(out, "  decoding     {}, lag {}", kind.as_str().unwrap_or_default(), decode.lag)?;
+        let beam = decode.beam.map_or(String::new(), |beam| format!(" of {beam}"));
+        writeln!(out, "  decoding     {}{beam}, lag {}", kind.as_str().unwrap_or_default(), decode.lag)?;
     }
     writeln!(out, "  size         {} parameters, {:.2} MiB", model.parameters(), mib)?;
     writeln!(out, "  fingerprint  {}", model.fingerprint())?;

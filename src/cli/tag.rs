@@ -3,7 +3,7 @@
 use super::guess::FileFormat;
 use super::lanes::label_all;
 use super::pieces::{Reading, pieces};
-use super::render::{Bands, Classes, Conll, Form, Gff3, Json, OutputFormat, Paint, Prose, Rendered};
+use super::render::{Bands, Classes, Conll, Form, Gff3, Json, OutputFormat, Paint, Prose, Rendered, Transcripts};
 use super::{default_threads, load_model, usage, written};
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
@@ -17,7 +17,8 @@ use strand::model::{Model, Task};
   echo 'Ada Lovelace met Charles Babbage in London .' | strand tag --model models/ner-en
   strand tag --model models/sentiment-en reviews.txt --lines --output conll
   tail -f chat.log | strand tag --model models/ner-en --output jsonl
-  strand tag --model models/dna-coding genome.fna.gz --output gff3")]
+  strand tag --model models/dna-coding genome.fna.gz --output gff3
+  strand tag --model models/digits-en utterances.jsonl")]
 pub struct Args {
     /// Model directory
     #[arg(long, value_name = "DIR")]
@@ -51,6 +52,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let classifies = model.spec().task == Task::Classify;
     match output {
         OutputFormat::Jsonl => tag(&args, &model, Json { model: model.clone() }),
+        OutputFormat::Conll | OutputFormat::Ansi if model.spec().task == Task::Transcribe => {
+            let paint = (output == OutputFormat::Ansi).then(Paint::from_environment);
+            tag(&args, &model, Transcripts { model: model.clone(), paint })
+        }
         OutputFormat::Conll if classifies => tag(&args, &model, Classes::new(model.clone(), None)),
         OutputFormat::Ansi if classifies => {
             tag(&args, &model, Classes::new(model.clone(), Some(Paint::from_environment())))

@@ -23,6 +23,8 @@ pub struct JsonRecord {
     pub vector: Option<serde_json::Value>,
     /// Steps of notes: an array of arrays of MIDI pitches.
     pub notes: Option<serde_json::Value>,
+    /// What the stream reads as, for transcribers.
+    pub transcript: Option<String>,
     /// What happens to the stream, such as `end`.
     pub event: Option<String>,
 }

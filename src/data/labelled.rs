@@ -136,6 +136,22 @@ pub fn read_json_lines(path: &Path) -> Result<Vec<Labelled>, DataError> {
     Ok(all)
 }
 
+/// Reads JSON lines with `transcript` (which may be empty) and one of `text`, `tokens`, `dna`, `vector`.
+///
+/// # Errors
+/// Says file and line.
+pub fn read_transcripts(path: &Path) -> Result<Vec<Labelled>, DataError> {
+    let (mut reader, mut all) = (JsonlReader::open(path)?, Vec::new());
+    while let Some(mut record) = reader.record()? {
+        let Some(label) = record.transcript.take() else {
+            return Err(reader.error("expected the key `transcript`, a string"));
+        };
+        let content = Content::of(&mut record).map_err(|detail| reader.error(detail))?;
+        all.push(Labelled { content, label, line: reader.line() });
+    }
+    Ok(all)
+}
+
 /// Where the labels of a file stand, if all of them are `known` on one of the sides.
 ///
 /// # Errors

@@ -21,7 +21,7 @@ pub use dna::{DnaScheme, dna_labels};
 pub use fasta::{FastaReader, Sequence, read_sequences};
 pub use intervals::{Interval, Strand, read_intervals};
 pub use jsonl::{JsonRecord, JsonlReader};
-pub use labelled::{Content, LabelAt, Labelled, find_labels, read_json_lines, read_lines};
+pub use labelled::{Content, LabelAt, Labelled, find_labels, read_json_lines, read_lines, read_transcripts};
 pub use source::{Lines, Source};
 pub use text::{characters, read_text};
 

@@ -79,6 +79,7 @@ pub fn steps_per_second(model: &BenchModel, work: &Workload, threads: usize) -> 
         language: None,
         crf: false,
         written: Default::default(),
+        ctc: false,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let net = Network::new(&shape, &Params::random(&shape, &mut rng));

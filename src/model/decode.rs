@@ -15,7 +15,7 @@
 
 use super::params::{NetShape, Params};
 use super::state::{Fields, StateError, put_unit};
-use super::{Model, ModelSpec, Output, Scheme, Session, StepLabel, Task};
+use super::{Model, ModelSpec, Output, Scheme, Session, StepLabel, Task, transcribe};
 use crate::encode::Unit;
 use crate::rnn::kernel::portable::exp_f32;
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,10 @@ pub enum DecodeKind {
     Legal,
     /// The likeliest sequence by learnt transition, start and end scores; of the legal ones for scheme `bio`.
     Crf,
+    /// For the task `transcribe`: the likeliest class of each step.
+    Greedy,
+    /// For the task `transcribe`: the likeliest transcripts by a prefix beam search.
+    Beam,
 }
 
 /// `[decode]`: how labels are chosen from the network's probabilities.
@@ -47,16 +51,24 @@ pub enum DecodeKind {
 #[serde(deny_unknown_fields)]
 pub struct DecodeSpec {
     pub kind: DecodeKind,
-    /// Steps that a label waits for.
+    /// Steps that a label waits for; with a beam, that a symbol may be disputed.
     #[serde(default)]
     pub lag: usize,
+    /// With a beam: the transcripts that go on after each step; absent: 16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beam: Option<usize>,
 }
 
 impl DecodeSpec {
     /// Says what does not go together.
     pub fn check(&self, task: Task, scheme: Scheme) -> Result<(), String> {
-        if task != Task::Tag {
-            return Err("[decode] is for task = \"tag\"".into());
+        let transcribes = matches!(self.kind, DecodeKind::Greedy | DecodeKind::Beam);
+        match task {
+            Task::Transcribe if transcribes => return self.check_transcript(),
+            Task::Transcribe => return Err("decode.kind must be greedy or beam for task = \"transcribe\"".into()),
+            Task::Tag if !transcribes && self.beam.is_none() => {}
+            Task::Tag => return Err("decode.kind greedy and beam are for task = \"transcribe\"".into()),
+            _ => return Err("[decode] is for task = \"tag\" and \"transcribe\"".into()),
         }
         match self.kind {
             DecodeKind::Argmax if self.lag > 0 => {
@@ -64,6 +76,20 @@ impl DecodeSpec {
             }
             DecodeKind::Legal if scheme != Scheme::Bio => Err("decode.kind = \"legal\" is for scheme = \"bio\"".into()),
             _ if self.lag > MAX_LAG => Err(format!("decode.lag = {}: must be at most {MAX_LAG} steps", self.lag)),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_transcript(&self) -> Result<(), String> {
+        match (self.kind, self.beam.unwrap_or(transcribe::BEAM), self.lag) {
+            (DecodeKind::Greedy, _, 0) if self.beam.is_none() => Ok(()),
+            (DecodeKind::Greedy, ..) => Err("decode.beam and lag are for decode.kind = \"beam\"".into()),
+            (_, beam, _) if !(1..=transcribe::MAX_BEAM).contains(&beam) => {
+                Err(format!("decode.beam = {beam}: must be 1 to {}", transcribe::MAX_BEAM))
+            }
+            (_, _, lag) if !(1..=MAX_LAG).contains(&lag) => {
+                Err(format!("decode.lag = {lag}: a symbol may be disputed for 1 to {MAX_LAG} steps, such as 32"))
+            }
             _ => Ok(()),
         }
     }
@@ -116,7 +142,8 @@ impl Decoder {
     /// # Errors
     /// Says what labels or weights do not fit.
     pub fn new(spec: &ModelSpec, shape: &NetShape, params: &Params<f32>) -> Result<Option<Decoder>, String> {
-        let Some(decode) = spec.decode.as_ref().filter(|decode| decode.kind != DecodeKind::Argmax) else {
+        let together = |decode: &&DecodeSpec| matches!(decode.kind, DecodeKind::Legal | DecodeKind::Crf);
+        let Some(decode) = spec.decode.as_ref().filter(together) else {
             return Ok(None);
         };
         decode.check(spec.task, spec.scheme)?;
@@ -256,12 +283,14 @@ impl Session {
     /// the network.
     pub fn settle(&mut self, model: &Model, output: &mut Output) {
         self.estimate(model, output);
+        self.settle_transcript(model, output);
         self.decide_waiting(model, false, output);
     }
 
     /// As [`Session::settle`], for the last time: the stream ends or is reset.
     pub fn conclude(&mut self, model: &Model, output: &mut Output) {
         self.conclude_class(model, output);
+        self.conclude_transcript(model, output);
         self.decide_waiting(model, true, output);
         self.decoding.last = None;
     }

@@ -39,8 +39,9 @@ impl LookAhead {
 /// Says what does not go together.
 pub fn check(task: Task, layers: &[LayerSpec], look_ahead: Option<&LookAhead>) -> Result<(), String> {
     let bidirectional = layers.iter().any(|layer| layer.bidirectional);
-    if bidirectional && task != Task::Tag {
-        return Err("bidirectional layers are for task \"tag\": other tasks have no label that could wait".into());
+    if bidirectional && !matches!(task, Task::Tag | Task::Transcribe) {
+        let tasks = "\"tag\" and \"transcribe\"";
+        return Err(format!("bidirectional layers are for task {tasks}: other tasks have no label that could wait"));
     }
     let Some(look_ahead) = look_ahead else { return Ok(()) };
     if !bidirectional {

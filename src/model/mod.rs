@@ -39,6 +39,7 @@ pub mod spans;
 pub mod spec;
 mod state;
 pub mod testing;
+pub mod transcribe;
 mod waiting;
 
 pub use decode::{DecodeKind, DecodeSpec};
@@ -59,6 +60,7 @@ use network::Network;
 use params::{NetShape, Params};
 use sha2::{Digest, Sha256};
 use std::path::Path;
+use transcribe::Transcriber;
 
 /// A model read from its directory. Immutable: share it with `Arc`.
 #[derive(Debug)]
@@ -70,6 +72,8 @@ pub struct Model {
     class_label: Vec<usize>,
     /// For labels that depend on their neighbours'.
     decoder: Option<Decoder>,
+    /// For the task `transcribe`.
+    transcriber: Option<Transcriber>,
     fingerprint: [u8; 32],
     fingerprint_hex: String,
     parameters: usize,
@@ -109,6 +113,7 @@ impl Model {
             network: Network::new(&shape, params),
             class_label,
             decoder: Decoder::new(&spec, &shape, params)?,
+            transcriber: Transcriber::new(&spec),
             fingerprint_hex: hex(&fingerprint),
             fingerprint,
             parameters: params.count(),

@@ -4,7 +4,7 @@ use super::adaptive::UnitSoftmax;
 use super::decode::DecodeKind;
 use super::notes::WrittenShape;
 use super::pool::Pooling;
-use super::spec::{ModelError, ModelSpec};
+use super::spec::{ModelError, ModelSpec, Task};
 use crate::encode::{EncoderSpec, Layout, TableShape};
 use crate::rnn::ahead::Window;
 use crate::rnn::bptt::LayerGrads;
@@ -34,6 +34,8 @@ pub struct NetShape {
     pub crf: bool,
     /// Of the task `generate`; none of the rest.
     pub written: WrittenShape,
+    /// The head reads the output of each step, and what all steps read as together is what counts ([`super::transcribe`]).
+    pub ctc: bool,
 }
 
 /// The recurrent character encoder: the last h over a word's characters, forwards and (if asked) backwards.
@@ -121,6 +123,7 @@ impl NetShape {
             language,
             crf: spec.decode.as_ref().is_some_and(|decode| decode.kind == DecodeKind::Crf),
             written: WrittenShape::of(spec),
+            ctc: spec.task == Task::Transcribe,
         })
     }
 

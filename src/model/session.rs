@@ -7,6 +7,7 @@ use super::language::{Likelihood, Weighing};
 use super::lookahead::AheadLane;
 use super::network::{Lane, MAX_NUMBERS, Scratch};
 use super::numbers::{Numbers, StatePrecision, round, widen};
+use super::transcribe::{Found, Transcript};
 use super::{Model, Span, SpanDecoder};
 use crate::encode::{Features, InputError, InputFormat, ReaderState, Unit};
 use crate::rnn::ahead::Window;
@@ -28,6 +29,8 @@ pub struct Session {
     pub(super) generation: Generation,
     pub(super) spans: SpanDecoder,
     pub(super) decoding: Decoding,
+    /// Of a transcriber: symbols that are not final.
+    pub(super) transcript: Transcript,
     pub(super) steps: u64,
     pub(super) units: Vec<Unit>,
     pub(super) features: Features,
@@ -82,6 +85,7 @@ impl Session {
             generation: Generation::default(),
             spans: SpanDecoder::default(),
             decoding: Decoding::default(),
+            transcript: Transcript::default(),
             steps: 0,
             units: Vec::new(),
             features: Features::default(),
@@ -187,6 +191,7 @@ impl Session {
             + self.state.precision().bytes() * self.state.len()
             + 4 * self.pool.len()
             + self.decoding.memory()
+            + self.transcript.memory()
             + self.reader.pending.capacity()
             + self.reader.context.capacity()
             + waiting
@@ -200,6 +205,7 @@ pub struct Stepper {
     pub(super) probabilities: Vec<Vec<f32>>,
     by_label: Vec<f32>,
     decode: DecodeScratch,
+    found: Vec<Found>,
     /// h and c of the sessions that keep them rounded, one after the other.
     wide: Vec<f32>,
     pub(super) weighing: Weighing,
@@ -213,6 +219,7 @@ impl Stepper {
             probabilities: Vec::new(),
             by_label: Vec::new(),
             decode: DecodeScratch::default(),
+            found: Vec::new(),
             wide: Vec::new(),
             weighing: Weighing::default(),
         }
@@ -313,6 +320,10 @@ impl Stepper {
                 let unit = Unit { start: unit.start, end: unit.end, text: std::mem::take(&mut unit.text) };
                 output.unknown +=
                     usize::from(model.encoder.is_unknown(&session.features.ids[k * tables..(k + 1) * tables]));
+                if model.transcriber.is_some() {
+                    session.hear(model, p, &unit, &mut self.found, output);
+                    continue;
+                }
                 let decided = match &model.decoder {
                     Some(decoder) => decoder.push(&mut session.decoding, p, unit, &mut self.decode),
                     None => {

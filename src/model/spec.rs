@@ -4,6 +4,7 @@ use super::decode::DecodeSpec;
 use super::generate::{self, GenerateSpec};
 use super::lookahead::{self, LookAhead};
 use super::pool::Pooling;
+use super::transcribe;
 use crate::encode::EncoderSpec;
 use crate::rnn::LayerSpec;
 use crate::rnn::ahead::Window;
@@ -22,6 +23,8 @@ pub enum Task {
     LanguageModel,
     /// New sequences: what the network makes is its next input.
     Generate,
+    /// The symbols that a stream reads as.
+    Transcribe,
 }
 
 /// The labels of a language model's units.
@@ -230,7 +233,8 @@ impl ModelSpec {
             (Task::Tag, None) => {}
             (Task::LanguageModel, None) => self.check_language()?,
             (Task::Generate, None) => generate::check(self)?,
-            (Task::Tag | Task::LanguageModel | Task::Generate, Some(_)) => {
+            (Task::Transcribe, None) => transcribe::check(self)?,
+            (Task::Tag | Task::LanguageModel | Task::Generate | Task::Transcribe, Some(_)) => {
                 return Err("[classify] is for task = \"classify\"".into());
             }
             (Task::Classify, None) => return Err("task = \"classify\" needs [classify] with its pooling".into()),

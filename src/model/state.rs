@@ -3,6 +3,7 @@
 //! ```text
 //! version u8 | model fingerprint 32 | steps u64 | open span: 0, or 1 start u64 end u64 length u32 label
 //! | reader state (encode::ReaderState) | steps that wait for their label (decode::Decoding, of a model with [decode])
+//! | symbols that are not final (transcribe::Transcript, of a transcriber)
 //! | numbers u32, each as the version says
 //! | what is pooled, f32 each, as many as the model says (none but for classifiers and language models)
 //! | of a language model, and of one that generates: ln P of the stream f64, its units u64
@@ -15,6 +16,7 @@ use super::decode::Decoding;
 use super::generate::Generation;
 use super::language::{LIKELIHOOD_BYTES, Likelihood};
 use super::numbers::{Numbers, StatePrecision};
+use super::transcribe::Transcript;
 use super::{Model, Session, Span, SpanDecoder, waiting};
 use crate::encode::{ReaderState, Unit};
 
@@ -118,6 +120,9 @@ impl Session {
         if model.decoder.is_some() {
             self.decoding.encode(out);
         }
+        if model.transcriber.is_some() {
+            self.transcript.encode(out);
+        }
         out.extend_from_slice(&(self.state.len() as u32).to_le_bytes());
         self.state.encode(out);
         self.pool.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes()));
@@ -185,6 +190,10 @@ impl Session {
             Some(decoder) => Decoding::decode(&mut fields, decoder)?,
             None => Decoding::default(),
         };
+        let transcript = match &model.transcriber {
+            Some(transcriber) => Transcript::decode(&mut fields, transcriber)?,
+            None => Transcript::default(),
+        };
         let count = fields.u32()? as usize;
         let mut session = Session::new(model);
         let (numbers, pooled) = (precision.bytes() * session.state.len(), 4 * session.pool.len());
@@ -218,6 +227,7 @@ impl Session {
         }
         session.reader = reader;
         session.decoding = decoding;
+        session.transcript = transcript;
         session.spans = SpanDecoder { open };
         session.steps = steps;
         Ok(session)

@@ -2,6 +2,7 @@
 
 use super::params::{NetShape, Params};
 use super::spec::SURPRISE_LABELS;
+use super::transcribe::BLANK_LABEL;
 use super::{ClassifySpec, LanguageSpec, LookAhead, Model, ModelError, ModelSpec, Pooling, Scheme, Softmax, Task};
 use crate::encode::{CharSpec, DnaSpec, Encoder, EncoderSpec, EventSpec, WordSpec};
 use crate::rnn::{Cell, LayerSpec};
@@ -80,6 +81,19 @@ pub fn classes_spec(name: &str, layers: Vec<LayerSpec>, pooling: Pooling, every:
         labels: ["bad", "fair", "good"].map(String::from).to_vec(),
         outside: None,
         classify: Some(ClassifySpec { pooling, every, temperature: 2.0, ordinal: false }),
+        ..words_spec(name, layers)
+    }
+}
+
+/// A model specification that transcribes what this encoder reads, with these symbols.
+pub fn transcripts_spec(name: &str, layers: Vec<LayerSpec>, encoder: EncoderSpec, symbols: &str) -> ModelSpec {
+    let symbols = symbols.chars().map(String::from);
+    ModelSpec {
+        task: Task::Transcribe,
+        scheme: Scheme::Plain,
+        labels: std::iter::once(BLANK_LABEL.to_string()).chain(symbols).collect(),
+        outside: Some(BLANK_LABEL.into()),
+        encoder,
         ..words_spec(name, layers)
     }
 }

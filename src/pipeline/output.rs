@@ -1,6 +1,7 @@
 //! The JSON of an output record.
 
-use crate::model::{Likelihood, ModelSpec, Output, Span};
+use crate::model::transcribe::joined;
+use crate::model::{Likelihood, ModelSpec, Output, Span, Task};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 #[derive(serde::Serialize)]
@@ -12,6 +13,9 @@ struct Json<'a> {
     spans: &'a [Span],
     #[serde(flatten)]
     likelihood: Option<StreamLikelihood>,
+    /// From a transcriber: the labels of this record as text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transcript: Option<String>,
     r#final: bool,
     /// The stream ends without a class: it never had a step.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -80,17 +84,25 @@ pub fn labels<'a>(model: &'a ModelSpec, output: &'a Output) -> Vec<Label<'a>> {
     output.labels.iter().enumerate().map(label).collect()
 }
 
+/// What a transcriber's labels read as.
+pub fn transcript(model: &ModelSpec, output: &Output) -> Option<String> {
+    let symbols = output.labels.iter().map(|step| step.text.as_str());
+    (model.task == Task::Transcribe).then(|| joined(&model.labels, symbols))
+}
+
 /// Whether a classifier's stream ends without a class.
 pub fn is_empty(model: &ModelSpec, output: &Output, ends: bool) -> bool {
     ends && model.classify.is_some() && output.labels.is_empty()
 }
 
 /// `{"stream", "seq", "model", "labels": […], "spans": […], "final"}`; from a language model also `units`,
-/// `log_probability` and `perplexity` of the stream.
+/// `log_probability` and `perplexity` of the stream; from a transcriber `transcript`.
 pub fn render(model: &ModelSpec, stream: &str, seq: u64, output: &Output, ends: bool) -> Vec<u8> {
     let (labels, empty) = (labels(model, output), is_empty(model, output, ends));
     let likelihood = output.likelihood.map(StreamLikelihood::from);
-    let json = Json { stream, seq, model: &model.name, labels, spans: &output.spans, likelihood, r#final: ends, empty };
+    let (transcript, spans) = (transcript(model, output), &output.spans);
+    let json =
+        Json { stream, seq, model: &model.name, labels, spans, likelihood, transcript, r#final: ends, empty };
     // Fails for maps with keys that are no strings and for failing writers; there is neither.
     serde_json::to_vec(&json).unwrap_or_default()
 }

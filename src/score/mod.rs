@@ -3,12 +3,14 @@
 //! Labels come from [`crate::model`]; gold labels from [`crate::data`].
 
 pub mod calibration;
+pub mod edits;
 pub mod genes;
 pub mod roc;
 pub mod spans;
 pub mod tags;
 
 pub use calibration::calibration_error;
+pub use edits::{Edits, words};
 pub use genes::{BaseScore, GeneScore, runs};
 pub use roc::roc_auc;
 pub use spans::{SpanScore, spans_of};

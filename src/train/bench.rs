@@ -31,6 +31,7 @@ pub fn words_per_second(threads: usize, rounds: usize) -> f64 {
         language: None,
         crf: false,
         written: Default::default(),
+        ctc: false,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut params: Params<f32> = Params::random(&shape, &mut rng);
@@ -74,6 +75,7 @@ const SHARD_STREAMS: usize = super::plan::SHARD;
 fn random_batch(streams: usize, rng: &mut ChaCha8Rng) -> TrainBatch {
     let rows = streams * STEPS;
     TrainBatch {
+        transcripts: Vec::new(),
         windows: None,
         chords: Vec::new(),
         features: Features {

@@ -25,6 +25,7 @@ fn card(recipe: &Recipe, model: &Model, progress: &Progress) -> String {
         Task::Classify => "classifier of streams",
         Task::LanguageModel => "language model",
         Task::Generate => "model that generates",
+        Task::Transcribe => "transcriber",
     };
     let mut text = format!(
         "# {}\n\nA {} {}: {} encoder, layers {}, {} parameters, labels {}.\n\n## Data\n\n",

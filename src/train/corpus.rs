@@ -7,6 +7,7 @@ use crate::data::{self, Content, DnaScheme, LabelAt, Sentence};
 use crate::encode::{Chord, Encoder, EncoderSpec, Features, InputError, ReaderState};
 use crate::model::spec::SURPRISE_LABELS;
 use crate::model::{GenerateSpec, generate};
+use crate::model::transcribe::BLANK_LABEL;
 use crate::model::{ClassifySpec, LanguageSpec, ModelSpec, Scheme, Task};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,7 +18,7 @@ pub struct Examples {
     pub sentences: Vec<(Sentence, f32)>,
     /// Bases and the class of each, for genomes.
     pub sequences: Vec<(Vec<u8>, Vec<u8>, f32)>,
-    /// Streams with one label each, for classifiers.
+    /// Streams with one label each, for classifiers; with a transcript for transcribers.
     pub streams: Vec<(Content, String, f32)>,
 }
 
@@ -53,6 +54,7 @@ impl Examples {
         match recipe.task.kind {
             Task::Classify => return self.labelled(recipe, table),
             Task::LanguageModel | Task::Generate => return self.unlabelled(recipe, table),
+            Task::Transcribe => return self.transcribed(recipe, table),
             Task::Tag => {}
         }
         let (path, map) = (recipe.data.resolve(&table.path), &table.map);
@@ -155,6 +157,7 @@ impl Examples {
             Task::Classify => return self.stream_classes(recipe),
             Task::LanguageModel => return SURPRISE_LABELS.map(String::from).to_vec(),
             Task::Generate => return generate::LABELS.map(String::from).to_vec(),
+            Task::Transcribe => return self.symbols(recipe),
             Task::Tag => {}
         }
         if recipe.data.format == DataFormat::Dna {
@@ -240,6 +243,8 @@ pub struct Corpus {
     pub of_units: bool,
     /// The notes of each row, where steps are notes.
     pub chords: Vec<Chord>,
+    /// For transcribers the symbols of each stream. The weight of its last row is the stream's.
+    pub transcripts: Vec<Vec<u32>>,
 }
 
 /// Bases encoded at a time.
@@ -325,7 +330,7 @@ pub fn model_spec(recipe: &Recipe, classes: &[String], encoder: &Encoder) -> Mod
         }
     }
     let outside = match recipe.task.scheme() {
-        Scheme::Plain => None,
+        Scheme::Plain => (recipe.task.kind == Task::Transcribe).then(|| BLANK_LABEL.to_string()),
         Scheme::Bio => Some("O".to_string()),
         Scheme::Runs => labels.first().cloned(),
     };

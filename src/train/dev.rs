@@ -5,18 +5,19 @@ use super::TrainError;
 use super::corpus::{Corpus, Examples};
 use super::network::NO_TARGET;
 use super::parallel::for_each;
+use super::transcripts::DevTranscripts;
 use super::units::DevUnits;
 use crate::encode::{Encoder, Features};
 use crate::model::classify;
 use crate::model::decode::Decoder;
 use crate::model::lookahead::AheadLane;
 use crate::model::network::{Lane, Network, Scratch};
-use crate::model::{ModelSpec, Scheme, Span};
+use crate::model::{ModelSpec, Scheme, Span, Task};
 use crate::score::spans::spans_of;
 use serde::{Deserialize, Serialize};
 
 /// Streams that are stepped together.
-const LANES: usize = 64;
+pub(super) const LANES: usize = 64;
 /// Longer sequences (genomes) are cut into streams of this many steps for the dev score.
 const LONGEST: usize = 20_000;
 
@@ -35,6 +36,10 @@ pub struct DevScore {
     /// probabilities were (the geometric one).
     #[serde(default)]
     pub nats: Option<f64>,
+    /// For transcripts: wrong symbols and wrong words for each right one, found greedily. `accuracy` then is what is left of
+    /// 1 by the symbols.
+    #[serde(default)]
+    pub errors: Option<[f64; 2]>,
 }
 
 impl DevScore {
@@ -50,6 +55,9 @@ impl std::fmt::Display for DevScore {
         if let Some(nats) = self.nats {
             let (bits, perplexity) = (nats / std::f64::consts::LN_2, nats.exp());
             return write!(f, "dev {nats:.4} nats, {bits:.4} bits a unit, perplexity {perplexity:.3}");
+        }
+        if let Some([symbols, words]) = self.errors {
+            return write!(f, "dev symbol error rate {symbols:.4}, word error rate {words:.4}");
         }
         write!(f, "dev accuracy {:.4}", self.accuracy)?;
         if let Some(f1) = self.f1 {
@@ -76,6 +84,8 @@ pub struct DevSet {
     with_endless: bool,
     /// For a language model, in the place of all else.
     pub(super) units: Option<DevUnits>,
+    /// The same for a transcriber.
+    transcripts: Option<DevTranscripts>,
 }
 
 impl DevSet {
@@ -89,7 +99,12 @@ impl DevSet {
         if spec.language.is_some() || spec.generate.is_some() {
             let units = Some(DevUnits::new(examples, encoder, spec)?);
             let (streams, gold, spec, with_endless) = (Vec::new(), Vec::new(), spec.clone(), false);
-            return Ok(DevSet { streams, gold, class_label, spec, with_endless, units });
+            return Ok(DevSet { streams, gold, class_label, spec, with_endless, units, transcripts: None });
+        }
+        if spec.task == Task::Transcribe {
+            let transcripts = Some(DevTranscripts::new(examples, encoder, spec)?);
+            let (streams, gold, spec) = (Vec::new(), Vec::new(), spec.clone());
+            return Ok(DevSet { streams, gold, class_label, spec, with_endless: false, units: None, transcripts });
         }
         let corpus = Corpus::new(examples, encoder, classes, &vec![1.0; classes.len()], false)?;
         // A class is of the whole stream.
@@ -107,11 +122,13 @@ impl DevSet {
             }
         }
         let with_endless = examples.sequences.is_empty() && spec.classify.is_none();
-        Ok(DevSet { streams, gold, class_label, spec: spec.clone(), with_endless, units: None })
+        Ok(DevSet { streams, gold, class_label, spec: spec.clone(), with_endless, units: None, transcripts: None })
     }
 
     pub fn is_empty(&self) -> bool {
-        self.units.as_ref().map_or(self.streams.is_empty(), DevUnits::is_empty)
+        let others = self.units.as_ref().map(DevUnits::is_empty);
+        let others = others.or(self.transcripts.as_ref().map(DevTranscripts::is_empty));
+        others.unwrap_or(self.streams.is_empty())
     }
 
     /// The score of this network, whose labels are chosen by `decoder`, if it has one.
@@ -120,7 +137,10 @@ impl DevSet {
             let surprises = units.surprises(net, threads);
             let nats = surprises.iter().map(|&nats| f64::from(nats)).sum::<f64>() / surprises.len().max(1) as f64;
             let accuracy = (-nats).exp();
-            return DevScore { accuracy, f1: None, endless: None, mean_absolute_error: None, nats: Some(nats) };
+            return DevScore { accuracy, f1: None, endless: None, mean_absolute_error: None, nats: Some(nats), errors: None };
+        }
+        if let Some(transcripts) = &self.transcripts {
+            return transcripts.score(net, threads);
         }
         let mut order: Vec<usize> = (0..self.streams.len()).collect();
         order.sort_by_key(|&k| std::cmp::Reverse(self.streams[k].steps));
@@ -141,7 +161,8 @@ impl DevSet {
             if spans { self.f1(&labels) } else { self.accuracy(&labels) }
         });
         let ordinal = self.spec.classify.as_ref().is_some_and(|classify| classify.ordinal);
-        DevScore { accuracy, f1, endless, mean_absolute_error: ordinal.then(|| self.distance(&labels)), nats: None }
+        let mean_absolute_error = ordinal.then(|| self.distance(&labels));
+        DevScore { accuracy, f1, endless, mean_absolute_error, nats: None, errors: None }
     }
 
     /// Share of the steps with a known label that are right.
@@ -188,18 +209,7 @@ impl DevSet {
             };
             return classify::logits(net, streams, &mut Scratch::default()).into_iter().map(best).collect();
         }
-        let mut states = vec![vec![0.0; net.state_len()]; streams.len()];
-        let mut probabilities = vec![Vec::new(); streams.len()];
-        let mut lanes: Vec<Lane<'_>> = (streams.iter().zip(&mut states).zip(&mut probabilities))
-            .map(|((features, state), probabilities)| Lane { features, state, probabilities })
-            .collect();
-        if net.shape().window.is_some() {
-            let whole = lanes.into_iter().map(|lane| AheadLane { ready: lane.features.steps, lane });
-            let mut lanes: Vec<AheadLane<'_>> = whole.collect();
-            net.forward_ahead(&mut lanes, 0..usize::MAX, &mut Scratch::default());
-        } else {
-            net.forward(&mut lanes, &mut Scratch::default());
-        }
+        let probabilities = probabilities(net, streams);
         if let Some(decoder) = decoder {
             return probabilities.iter().map(|p| decoder.labels(p)).collect();
         }
@@ -236,4 +246,21 @@ impl DevSet {
         let name = |&label: &u32| self.spec.labels.get(label as usize).map_or("O", String::as_str);
         spans_of(self.spec.scheme, Some("O"), labels.iter().map(name))
     }
+}
+
+/// The probabilities of these streams' steps, each stream from a zero state.
+pub(super) fn probabilities(net: &Network, streams: &[&Features]) -> Vec<Vec<f32>> {
+    let mut states = vec![vec![0.0; net.state_len()]; streams.len()];
+    let mut probabilities = vec![Vec::new(); streams.len()];
+    let mut lanes: Vec<Lane<'_>> = (streams.iter().zip(&mut states).zip(&mut probabilities))
+        .map(|((features, state), probabilities)| Lane { features, state, probabilities })
+        .collect();
+    if net.shape().window.is_some() {
+        let whole = lanes.into_iter().map(|lane| AheadLane { ready: lane.features.steps, lane });
+        let mut lanes: Vec<AheadLane<'_>> = whole.collect();
+        net.forward_ahead(&mut lanes, 0..usize::MAX, &mut Scratch::default());
+    } else {
+        net.forward(&mut lanes, &mut Scratch::default());
+    }
+    probabilities
 }

@@ -11,6 +11,7 @@ pub mod card;
 pub mod checkpoint;
 pub mod corpus;
 pub mod crf;
+pub mod ctc;
 pub mod dev;
 pub mod dropout;
 pub mod language;
@@ -24,6 +25,7 @@ pub mod pool;
 pub mod recipe;
 pub mod sequences;
 pub mod trainer;
+pub mod transcripts;
 pub mod units;
 pub mod words;
 

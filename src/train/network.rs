@@ -1,11 +1,12 @@
 //! The network for training: forwards with everything kept, cross-entropy (or the likelihood of a CRF,
-//! [`super::crf`]), and the way back to every parameter.
+//! [`super::crf`], or of transcripts, [`super::ctc`]), and the way back to every parameter.
 //!
 //! [`TrainNet`] holds the weights laid out for both ways (shared by all threads); a [`Worker`] is the working space of
 //! one shard of the streams and holds the gradients that the shard contributes.
 
 use super::ahead::{AheadLayer, AheadTape, Rows};
 use super::crf::Chain;
+use super::ctc::Ctc;
 use super::dropout::{Dropout, Mask};
 use super::language::{NextUnit, TrainTail};
 use super::pool::Pool;
@@ -38,6 +39,8 @@ pub struct TrainBatch {
     pub windows: Option<Windows>,
     /// For each target the notes that it is, where steps are notes.
     pub chords: Vec<Chord>,
+    /// Of a transcriber the symbols of each stream.
+    pub transcripts: Vec<Vec<u32>>,
 }
 
 /// h and c of every layer for the streams of one shard: `[layer][h or c]`, each `[streams, hidden]`.
@@ -160,6 +163,7 @@ pub struct Worker<T> {
     logits: Vec<T>,
     next: NextUnit<T>,
     chain: Chain,
+    ctc: Ctc,
     dy: Vec<T>,
     /// What a residual layer passes by: its input before dropout, or on the way back the gradient at its output.
     past: Vec<T>,
@@ -186,6 +190,7 @@ impl<T: Real> Worker<T> {
             logits: Vec::new(),
             next: NextUnit::default(),
             chain: Chain::default(),
+            ctc: Ctc::default(),
             dy: Vec::new(),
             past: Vec::new(),
             scratch: BackScratch::default(),
@@ -215,6 +220,7 @@ impl<T: Real> Worker<T> {
         } else {
             let result = match net.shape.crf_at() {
                 Some(at) => self.chain.chunk(params, at, batch, &mut self.logits, loss),
+                None if net.shape.ctc => self.ctc.chunk(net.shape.classes, batch, &mut self.logits, loss),
                 None => self.cross_entropy(net.shape.classes, batch, loss),
             };
             self.backward_head(net, params, batch);

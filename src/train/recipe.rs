@@ -75,6 +75,11 @@ impl Recipe {
         if self.data.white_space && !spans_of_characters {
             return Err("data.white_space is for encoder.kind = \"chars\" with task.scheme = \"bio\"".into());
         }
+        if self.task.kind == Task::Transcribe
+            && (self.train.label_smoothing > 0.0 || !self.train.class_weights.is_empty())
+        {
+            return Err("train.label_smoothing and class_weights are not for kind = \"transcribe\"".into());
+        }
         if self.task.kind == Task::Classify && self.train.label_smoothing > 0.0 && self.task.ordinal.is_some() {
             return Err("task.ordinal smooths labels in its own way: set train.label_smoothing = 0".into());
         }
@@ -146,6 +151,20 @@ pub struct TaskSpec {
     /// For `generate`: the most steps that one record may ask for; default 1024. (`labels` are the classes of streams.)
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_steps: Option<u32>,
+    /// For `transcribe`: what transcripts are cut into; default `characters`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub symbols: Option<Symbols>,
+}
+
+/// What transcripts are cut into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Symbols {
+    /// White space counts as one space.
+    #[default]
+    Characters,
+    /// What white space parts.
+    Words,
 }
 
 impl TaskSpec {
@@ -174,6 +193,9 @@ impl TaskSpec {
         if self.kind != Task::Generate && self.max_steps.is_some() {
             return Err("task.max_steps is for kind = \"generate\"".into());
         }
+        if self.kind != Task::Transcribe && self.symbols.is_some() {
+            return Err("task.symbols is for kind = \"transcribe\"".into());
+        }
         match self.kind {
             Task::LanguageModel => self.check_language(format)?,
             Task::Generate => {
@@ -187,6 +209,7 @@ impl TaskSpec {
                 spec.check().map_err(|e| format!("task: {e}"))?;
                 TaskSpec { labels: None, ..self.clone() }.check_language(format)?;
             }
+            Task::Transcribe => self.check_transcribe(format)?,
             Task::Tag => {
                 if self.scheme.is_none() {
                     return Err("task.scheme is missing: bio, plain or runs".into());
@@ -217,6 +240,25 @@ impl TaskSpec {
                     return Err("kind = \"classify\" reads data.format = \"lines\" or \"jsonl\"".into());
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn check_transcribe(&self, format: DataFormat) -> Result<(), String> {
+        let others = [
+            self.scheme.is_some(),
+            self.dna_labels.is_some(),
+            self.pooling.is_some(),
+            self.every.is_some(),
+            self.labels.is_some(),
+            self.ordinal.is_some(),
+        ];
+        if others.contains(&true) {
+            let detail = "task.scheme, dna_labels, pooling, every, labels and ordinal are not for";
+            return Err(format!("{detail} kind = \"transcribe\""));
+        }
+        if format != DataFormat::Jsonl {
+            return Err("kind = \"transcribe\" reads data.format = \"jsonl\"".into());
         }
         Ok(())
     }
@@ -289,7 +331,8 @@ pub enum DataFormat {
     Conll,
     /// FASTA with a table of intervals.
     Dna,
-    /// JSON lines: `{"tokens": […], "labels": […]}`; for `classify` `{"text": "…", "label": "…"}`.
+    /// JSON lines: `{"tokens": […], "labels": […]}`; for `classify` `{"text": "…", "label": "…"}`; for
+    /// `transcribe` `{"vector": [[…], …], "transcript": "…"}`.
     Jsonl,
     /// For `classify`: lines of a label and a text, parted by a tab or a space; for `language_model` each line a stream.
     Lines,

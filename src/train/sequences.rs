@@ -8,9 +8,11 @@ use super::corpus::Corpus;
 use super::network::TrainBatch;
 use super::plan::{Plan, SHARD, push_row};
 use super::recipe::TrainSpec;
+use crate::rnn::ahead::{Part, Window};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use std::ops::Range;
 
 /// Batches whose streams are sorted by length together.
 const SORTED: usize = 16;
@@ -20,6 +22,8 @@ pub struct Sequences {
     /// Streams of each batch, the longest first.
     batches: Vec<Vec<u32>>,
     chunk: usize,
+    /// What a transcriber's network sees ahead.
+    window: Option<Window>,
 }
 
 /// What an epoch goes along: the carried streams of a tagger, or the whole streams of a classifier.
@@ -60,7 +64,7 @@ impl Course {
 
 impl Sequences {
     /// The order of an epoch; the same for the same seed and epoch.
-    pub fn new(corpus: &Corpus, spec: &TrainSpec, epoch: usize) -> Sequences {
+    pub fn new(corpus: &Corpus, spec: &TrainSpec, window: Option<Window>, epoch: usize) -> Sequences {
         let mut rng = ChaCha8Rng::seed_from_u64(spec.seed);
         rng.set_stream(1 + epoch as u64);
         let mut all: Vec<u32> = (0..corpus.starts.len() as u32 - 1).collect();
@@ -72,7 +76,7 @@ impl Sequences {
             batches.extend(group.chunks(spec.batch).map(<[u32]>::to_vec));
         }
         batches.shuffle(&mut rng);
-        Sequences { batches, chunk: spec.chunk }
+        Sequences { batches, chunk: spec.chunk, window }
     }
 
     /// The streams of a shard; none in the last batch, perhaps.
@@ -114,6 +118,28 @@ impl Sequences {
             out.targets.push(corpus.targets[part.end.max(1) - 1]);
             out.weights.push(corpus.weights[part.end.max(1) - 1]);
         }
+        out.transcripts.clear();
+        out.transcripts.extend(streams.iter().filter_map(|&s| corpus.transcripts.get(s as usize).cloned()));
+        if let Some(window) = self.window {
+            look_ahead(corpus, &parts, window, out);
+        }
+    }
+}
+
+/// Adds what the network sees ahead within these streams, which are whole.
+fn look_ahead(corpus: &Corpus, streams: &[Range<usize>], window: Window, out: &mut TrainBatch) {
+    let first_row: Vec<usize> = out.sizes.iter().scan(0, |row, m| Some(std::mem::replace(row, *row + m))).collect();
+    let mut parts = Vec::new();
+    for (stream, rows) in streams.iter().enumerate() {
+        for from in (0..rows.len()).step_by(window.block) {
+            let block = window.block.min(rows.len() - from);
+            parts.push(Part { stream, from, block, steps: (block + window.right).min(rows.len() - from) });
+        }
+    }
+    let windows = out.windows.get_or_insert_default();
+    windows.lay(&mut parts, out.features.steps, |stream, step| first_row[step] + stream);
+    for &(stream, step) in &windows.ahead_rows {
+        push_row(&mut out.features, corpus, streams[stream].start + step);
     }
 }
 
@@ -140,7 +166,7 @@ mod tests {
         let lengths: Vec<usize> = (0..100).map(|k| 1 + k * 7 % 23).collect();
         let corpus = corpus(&lengths);
         let spec = TrainSpec { batch: 12, ..TrainSpec::default() };
-        let order = |epoch| Sequences::new(&corpus, &spec, epoch).batches;
+        let order = |epoch| Sequences::new(&corpus, &spec, None, epoch).batches;
         assert_eq!(order(0), order(0));
         assert_ne!(order(0), order(1));
         let mut all: Vec<u32> = order(1).concat();
@@ -148,7 +174,7 @@ mod tests {
         assert_eq!(all, (0..100).collect::<Vec<u32>>());
         let length = |s: &u32| lengths[*s as usize];
         assert!(order(1).iter().all(|batch| batch.is_sorted_by_key(|s| std::cmp::Reverse(length(s)))));
-        let course = Course::Whole(Sequences::new(&corpus, &spec, 0));
+        let course = Course::Whole(Sequences::new(&corpus, &spec, None, 0));
         let weights: f64 = (0..course.chunks()).map(|k| course.weight(&corpus, k).0).sum();
         assert_eq!(weights, 100.0);
     }
@@ -156,7 +182,7 @@ mod tests {
     #[test]
     fn long_streams_are_learnt_from_at_their_end() {
         let corpus = corpus(&[11, 6, 3]);
-        let sequences = Sequences { batches: vec![vec![0, 1, 2]], chunk: 4 };
+        let sequences = Sequences { batches: vec![vec![0, 1, 2]], chunk: 4, window: None };
         let streams = sequences.shard(0, 0);
         assert_eq!((streams, sequences.shard(0, 1)), (&[0, 1, 2][..], &[][..]));
         assert_eq!(sequences.windows(&corpus, streams), 2);

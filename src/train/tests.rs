@@ -23,6 +23,7 @@ fn shape(layers: Vec<LayerSpec>, char_cell: Option<Cell>) -> NetShape {
         language: None,
         crf: false,
         written: Default::default(),
+        ctc: false,
     }
 }
 
@@ -37,6 +38,7 @@ fn batch(rng: &mut ChaCha8Rng, with_chars: bool) -> TrainBatch {
     let mut b = TrainBatch {
         windows: None,
         chords: Vec::new(),
+        transcripts: Vec::new(),
         features: Features { steps: rows, ..Features::default() },
         sizes,
         reset: (0..rows).map(|r| r % 4 == 3).collect(),
@@ -460,6 +462,63 @@ fn gradients_of_a_crf_are_the_finite_differences() {
     let loss = LossSpec { label_smoothing: 0.0, ..LOSS };
     let shape = NetShape { crf: true, ..shape(stack, Some(Cell::Gru)) };
     check_given(shape, 17, Vec::new(), loss, None);
+}
+
+#[test]
+fn gradients_of_transcripts_are_the_finite_differences() {
+    let stack = vec![layer(Cell::Lstm, 4, Nonlinearity::Tanh), layer(Cell::Gru, 5, Nonlinearity::Tanh)];
+    let of = shape(stack, Some(Cell::Gru));
+    for (seed, dropout) in [(30, None), (31, Some((0.2, 0.3)))] {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut batch = batch(&mut rng, true);
+        batch.reset.fill(false);
+        // Streams of five, four and two steps; the last cannot read as its transcript.
+        batch.sizes = vec![3, 3, 2, 2, 1];
+        batch.transcripts = vec![vec![1, 1, 3], vec![2], vec![3, 3]];
+        batch.weights = vec![0.5, 2.0, 1.0];
+        let loss = LossSpec { label_smoothing: 0.0, ..LOSS };
+        check_batch(NetShape { ctc: true, ..of.clone() }, rng, batch, Vec::new(), loss, dropout);
+    }
+}
+
+#[test]
+fn gradients_of_transcripts_through_what_is_seen_ahead_are_the_finite_differences() {
+    let both = LayerSpec { bidirectional: true, ..LayerSpec::new(Cell::Lstm, 3) };
+    let shape = NetShape {
+        ctc: true,
+        window: Some(Window { block: 2, right: 2 }),
+        ..shape(vec![both.clone(), both], Some(Cell::Gru))
+    };
+    let mut rng = ChaCha8Rng::seed_from_u64(32);
+    let mut batch = batch(&mut rng, true);
+    batch.reset.fill(false);
+    batch.transcripts = vec![vec![1, 1, 3], vec![2], Vec::new()];
+    look_ahead(Window { block: 2, right: 2 }, &mut batch, &mut rng);
+    batch.weights = vec![0.5, 2.0, 1.0];
+    check_batch(shape, rng, batch, Vec::new(), LossSpec { label_smoothing: 0.0, ..LOSS }, None);
+}
+
+/// One step alone: it reads as its symbol, or as nothing.
+#[test]
+fn a_transcript_of_lone_steps_is_cross_entropy() {
+    let plain = shape(vec![layer(Cell::Lstm, 5, Nonlinearity::Tanh)], None);
+    let ctc = NetShape { ctc: true, ..plain.clone() };
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let params: Params<f64> = Params::random(&ctc, &mut rng);
+    let mut batch = batch(&mut rng, false);
+    batch.sizes = vec![batch.features.steps];
+    batch.reset.fill(false);
+    batch.targets[2] = 0;
+    batch.transcripts = batch.targets.iter().map(|&class| Vec::from_iter((class > 0).then_some(class))).collect();
+    let states = States::zero(&plain, batch.features.steps);
+    let asked = LossSpec { label_smoothing: 0.0, ..LOSS };
+    let given = Given { states, pooled: Vec::new(), loss: asked, dropout: None };
+    let [(a, of_plain), (b, of_ctc)] = [&plain, &ctc].map(|shape| loss(shape, &params, &batch, &given));
+    assert!((a - b).abs() < 1e-12, "{a} {b}");
+    for at in plain.tables.len()..plain.head_at() + 2 {
+        let near = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-12;
+        assert!(of_plain.grads.slice(at).iter().zip(of_ctc.grads.slice(at)).all(near), "{}", params.name(at));
+    }
 }
 
 /// One step alone, with neither start nor end: the CRF is a softmax.

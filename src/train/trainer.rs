@@ -104,6 +104,7 @@ impl<'a> Trainer<'a> {
         };
         let corpus = match recipe.task.kind {
             Task::LanguageModel | Task::Generate => Corpus::of_units(&examples, &encoder, &spec)?,
+            Task::Transcribe => Corpus::of_transcripts(&examples, &encoder, recipe, &classes)?,
             _ => Corpus::new(&examples, &encoder, &classes, &class_weights, true)?,
         };
         if corpus.rows() < t.batch {
@@ -111,7 +112,7 @@ impl<'a> Trainer<'a> {
             return Err(TrainError::recipe(format!("{rows} training steps are too few for a batch of {batch}")));
         }
         let streams = corpus.starts.len() - 1;
-        if recipe.task.kind == Task::Classify && streams < t.batch {
+        if matches!(recipe.task.kind, Task::Classify | Task::Transcribe) && streams < t.batch {
             return Err(TrainError::recipe(format!("{streams} streams are too few for a batch of {}", t.batch)));
         }
         let dev = DevSet::new(&Examples::read(recipe, &recipe.data.dev)?, &encoder, &spec, &classes)?;
@@ -167,7 +168,7 @@ impl<'a> Trainer<'a> {
 
     /// What has a target each.
     fn targets(&self) -> &'static str {
-        if self.spec.classify.is_some() { "streams" } else { "steps" }
+        if self.spec.classify.is_some() || self.shape.ctc { "streams" } else { "steps" }
     }
 
     fn out_of_patience(&self) -> bool {
@@ -179,7 +180,9 @@ impl<'a> Trainer<'a> {
         let (t, epoch) = (&self.recipe.train, self.progress.epoch);
         let course = match self.recipe.task.kind {
             Task::Tag | Task::LanguageModel | Task::Generate => Course::Carried(Plan::new(&self.corpus, t, self.shape.window, epoch)),
-            Task::Classify => Course::Whole(Sequences::new(&self.corpus, t, epoch)),
+            Task::Classify | Task::Transcribe => {
+                Course::Whole(Sequences::new(&self.corpus, t, self.shape.window, epoch))
+            }
         };
         let total_steps = (t.epochs * course.chunks()) as u64;
         for shard in &mut self.shards {
@@ -261,6 +264,10 @@ impl<'a> Trainer<'a> {
 
     /// How far gradients reach: the loss of a chunk's last step alone, followed back in time through every layer.
     fn flow(&mut self, course: &Course) -> Result<(), TrainError> {
+        if self.shape.ctc {
+            // A transcript's loss is no step's.
+            return Ok(());
+        }
         let shard = &mut self.shards[0];
         let middle = course.chunks() / 2;
         if let Course::Whole(sequences) = course {

@@ -9,7 +9,7 @@ use strand::encode::{
     CharSpec, DnaSpec, Encoder, EncoderSpec, EventSpec, InputError, InputFormat, Tokenizer, VectorSpec, WordSpec,
 };
 use strand::model::params::{NetShape, Params};
-use strand::model::testing::{TEXT, language_spec, layers, look_ahead_spec, words_spec};
+use strand::model::testing::{TEXT, language_spec, layers, look_ahead_spec, transcripts_spec, words_spec};
 use strand::model::{DecodeKind, DecodeSpec, LookAhead, Model, ModelSpec, Output, Scheme, Session, Stepper};
 use strand::rnn::{Cell, LayerSpec, Nonlinearity};
 
@@ -74,19 +74,27 @@ pub fn specs() -> impl Iterator<Item = ModelSpec> {
         language_spec("tiny", layers(&[Cell::Gru], 3), EncoderSpec::Events(EventSpec::default()), &[3, 9]),
         ModelSpec {
             encoder: words(Tokenizer::Whitespace),
-            decode: Some(DecodeSpec { kind: DecodeKind::Legal, lag: 2 }),
+            decode: Some(DecodeSpec { kind: DecodeKind::Legal, lag: 2, beam: None }),
             ..words_spec("tiny", layers(&[Cell::Gru], 3))
         },
         ModelSpec {
             encoder: EncoderSpec::Chars(CharSpec { dim: 3, min_count: 1 }),
             scheme: Scheme::Plain,
-            decode: Some(DecodeSpec { kind: DecodeKind::Crf, lag: 3 }),
+            decode: Some(DecodeSpec { kind: DecodeKind::Crf, lag: 3, beam: None }),
             ..words_spec("tiny", layers(&[Cell::Rnn], 3))
         },
+        transcribing(EncoderSpec::Vector(VectorSpec { width: 2 }), None),
+        transcribing(EncoderSpec::Chars(CharSpec { dim: 3, min_count: 1 }), Some(4)),
         ModelSpec { encoder: words(Tokenizer::UdEnglish), ..ahead(3, 2) },
         ModelSpec { encoder: EncoderSpec::Vector(VectorSpec { width: 2 }), ..ahead(5, 1) },
         ModelSpec { encoder: dna(&[3]), scheme: Scheme::Runs, ..ahead(0, 1) },
     ])
+}
+
+/// Greedily, or with a beam.
+fn transcribing(encoder: EncoderSpec, beam: Option<usize>) -> ModelSpec {
+    let decode = beam.map(|_| DecodeSpec { kind: DecodeKind::Beam, lag: 5, beam });
+    ModelSpec { decode, ..transcripts_spec("tiny", layers(&[Cell::Lstm], 3), encoder, "ab c") }
 }
 
 fn ahead(steps: usize, block: usize) -> ModelSpec {

@@ -1,13 +1,23 @@
 //! The same records through a daemon that is left alone and through one that is killed now and then.
 
 use crate::daemon_harness::Daemon;
-use serde_json::json;
+use serde_json::{Value, json};
 use strand::model::testing::TEXT;
 
 const STREAMS: usize = 5;
 
-/// Records of several streams: pieces cut anywhere, some flushed or reset, then the end of each.
+/// Records of several streams: pieces of text cut anywhere, some flushed or reset, then the end of each.
 fn records() -> Vec<String> {
+    records_with("text", |text| json!(text))
+}
+
+/// The same with what `piece` makes of each piece of text as `value`.
+#[allow(dead_code, reason = "each test file uses a part")]
+pub fn records_of(piece: impl FnMut(&str) -> Value) -> Vec<String> {
+    records_with("value", piece)
+}
+
+fn records_with(key: &str, mut value: impl FnMut(&str) -> Value) -> Vec<String> {
     let mut random = 11u64;
     let mut below = |n: usize| {
         random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -19,7 +29,8 @@ fn records() -> Vec<String> {
         let piece = 1 + below(40);
         let text: String = TEXT.chars().cycle().skip(at[stream]).take(piece).collect();
         at[stream] += piece;
-        let mut record = json!({"stream": format!("s{stream}"), "text": text, "id": n});
+        let mut record = json!({"stream": format!("s{stream}"), "id": n});
+        record[key] = value(&text);
         match below(12) {
             0 => record["event"] = json!("flush"),
             1 => record["event"] = json!("reset"),
@@ -33,8 +44,13 @@ fn records() -> Vec<String> {
 
 /// `start` starts a daemon on the data directory of this name. Output records of each stream, which are the same, byte for
 /// byte, whether the daemon is killed every thirty records or never.
+#[allow(dead_code, reason = "each test file uses a part")]
 pub fn in_the_middle(start: impl Fn(&str) -> Daemon) -> Vec<String> {
-    let records = records();
+    in_the_middle_of(records(), start)
+}
+
+/// As [`in_the_middle`], with these records.
+pub fn in_the_middle_of(records: Vec<String>, start: impl Fn(&str) -> Daemon) -> Vec<String> {
     let all = |daemon: &Daemon| {
         daemon.settle();
         let labels = |k| daemon.get(&format!("/v1/labels?stream=s{k}&limit=1000")).body;

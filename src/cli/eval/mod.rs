@@ -5,6 +5,7 @@ mod genome;
 mod language;
 mod report;
 mod sentences;
+mod transcripts;
 
 use super::lanes::Handler;
 use super::pieces::Piece;
@@ -23,6 +24,7 @@ use strand::model::{Output, Span, Task};
   strand eval --model models/ner-en wnut.tsv.gz --map person=PER,location=LOC,corporation=ORG,group=ORG,*=O
   strand eval --model models/sentiment-en test.tsv.gz --json
   strand eval --model models/charlm-shakespeare input.txt.gz --range 1003854..1115394 --json
+  strand eval --model models/digits-en test.jsonl --json
   strand eval --model models/dna-coding ecoli.fna.gz --intervals ecoli.cds.tsv.gz --range 3900000..4641652
 
 Spans are counted as conlleval and seqeval count them: right with exact bounds and type.")]
@@ -32,7 +34,8 @@ pub struct Args {
     model: PathBuf,
     /// Labelled files (token<TAB>label lines, or .jsonl with tokens and labels), or a genome (FASTA); for a classifier
     /// lines of a label and a text (or text<TAB>label), or .jsonl with text and label; for a language model text, tokens
-    /// or .jsonl, of which `labels` may say which units are `surprising`; plain or gzip
+    /// or .jsonl, of which `labels` may say which units are `surprising`; for a transcriber .jsonl with vector and transcript;
+    /// plain or gzip
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// Print one JSON object instead of a table
@@ -90,6 +93,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     if args.lines || (args.range.is_some() && args.intervals.is_none()) {
         return Err(usage("--lines is for language models; --range also, or for genomes with --intervals"));
+    }
+    if model.spec().task == Task::Transcribe {
+        if args.intervals.is_some() || args.streams == Streams::Endless || args.from.is_some() || args.map.is_some() {
+            let name = &model.spec().name;
+            return Err(usage(format!("`{name}` transcribes: --intervals, --as, --from and --map are not for it")));
+        }
+        let report = transcripts::evaluate(&model, &args.files, threads)?;
+        return print(&if args.json { report.json()? } else { report.table() });
     }
     if model.spec().task == Task::Classify {
         if args.intervals.is_some() || args.streams == Streams::Endless {

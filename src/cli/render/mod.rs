@@ -8,6 +8,7 @@ mod gff3;
 mod json;
 mod paint;
 mod prose;
+mod transcripts;
 
 pub use bands::Bands;
 pub use classes::Classes;
@@ -16,6 +17,7 @@ pub use gff3::Gff3;
 pub use json::Json;
 pub use paint::{Kinds, Paint, harmless};
 pub use prose::Prose;
+pub use transcripts::Transcripts;
 
 use super::lanes::Handler;
 use super::pieces::Stream;
@@ -26,7 +28,8 @@ use clap::ValueEnum;
 pub enum OutputFormat {
     /// A JSON object for each piece of a stream: labels, and the spans that closed
     Jsonl,
-    /// token<TAB>label lines, a blank line between streams; from a classifier a line a class: stream<TAB>class
+    /// token<TAB>label lines, a blank line between streams; from a classifier a line a class: stream<TAB>class; from
+    /// a transcriber a line a stream: stream<TAB>transcript
     Conll,
     /// Coloured text for a terminal (marked by brackets where NO_COLOR is set)
     Ansi,

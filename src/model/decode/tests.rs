@@ -12,7 +12,7 @@ fn spec(kind: DecodeKind, lag: usize, labels: &[&str]) -> ModelSpec {
     ModelSpec {
         labels: labels.iter().map(|label| label.to_string()).collect(),
         encoder: crate::encode::EncoderSpec::Vector(VectorSpec { width: 1 }),
-        decode: Some(DecodeSpec { kind, lag }),
+        decode: Some(DecodeSpec { kind, lag, beam: None }),
         ..words_spec("x", layers(&[Cell::Rnn], 1))
     }
 }
@@ -132,7 +132,7 @@ fn what_does_not_go_together_is_told() {
     let many: Vec<String> = (0..257).map(|k| format!("B-{k}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert!(said(spec(DecodeKind::Crf, 0, &many)).contains("up to 256"));
-    let lag = DecodeSpec { kind: DecodeKind::Argmax, lag: 1 };
+    let lag = DecodeSpec { kind: DecodeKind::Argmax, lag: 1, beam: None };
     assert!(lag.check(Task::Tag, Scheme::Bio).unwrap_err().contains("its lag is 0"));
     assert!(lag.check(Task::Classify, Scheme::Plain).unwrap_err().contains("task = \"tag\""));
 }
