@@ -25,6 +25,7 @@ mod error;
 mod events;
 mod features;
 mod lexicon;
+mod sentences;
 mod spec;
 mod state;
 #[cfg(test)]
@@ -33,13 +34,14 @@ mod text;
 mod tokens;
 mod ud_english;
 mod ud_english_lists;
+pub mod units;
 mod vector;
 mod vocab;
 mod words;
 
 pub use error::{EncoderError, InputError};
 pub use features::{Features, Layout, TableShape};
-pub use spec::{CharSpec, DnaSpec, EncoderSpec, EventSpec, Tokenizer, VectorSpec, WordSpec};
+pub use spec::{CharSpec, DnaSpec, EncoderSpec, EventSpec, SentenceSpec, Tokenizer, VectorSpec, WordSpec};
 pub use state::ReaderState;
 
 use serde::{Deserialize, Serialize};
@@ -118,6 +120,7 @@ enum Kind {
     Dna(dna::Dna),
     Events(events::Events),
     Vector(vector::Vectors),
+    Sentences(sentences::Sentences),
 }
 
 impl Encoder {
@@ -134,6 +137,7 @@ impl Encoder {
             EncoderSpec::Dna(spec) => Kind::Dna(dna::Dna::new(spec)),
             EncoderSpec::Events(spec) => Kind::Events(events::Events::learn(spec, tokens)),
             EncoderSpec::Vector(spec) => Kind::Vector(vector::Vectors::new(spec)),
+            EncoderSpec::Sentences(spec) => Kind::Sentences(sentences::Sentences::learn(spec, tokens)),
         };
         Ok(Encoder::new(spec, kind))
     }
@@ -147,6 +151,7 @@ impl Encoder {
             EncoderSpec::Dna(spec) => Kind::Dna(dna::Dna::new(spec)),
             EncoderSpec::Events(_) => Kind::Events(events::Events::load(dir)?),
             EncoderSpec::Vector(spec) => Kind::Vector(vector::Vectors::new(spec)),
+            EncoderSpec::Sentences(spec) => Kind::Sentences(sentences::Sentences::load(spec, dir)?),
         };
         Ok(Encoder::new(spec, kind))
     }
@@ -162,17 +167,19 @@ impl Encoder {
             (EncoderSpec::Dna(spec), _) => dna::layout(spec),
             (EncoderSpec::Events(spec), Kind::Events(events)) => events.layout(spec),
             (EncoderSpec::Vector(spec), _) => Layout { dense: spec.width, ..Layout::default() },
+            (EncoderSpec::Sentences(_), Kind::Sentences(sentences)) => sentences.layout(),
             _ => unreachable!("`learn` and `load` make the kind from the specification"),
         };
         Encoder { spec, layout, kind }
     }
 
-    /// Writes `words.txt`, `chars.txt`, `events.txt` and `lexicon.tsv`, as far as the encoder has them.
+    /// Writes `words.txt`, `chars.txt`, `events.txt`, `source.txt` and `lexicon.tsv`, as far as the encoder has them.
     pub fn save(&self, dir: &Path) -> Result<(), EncoderError> {
         match &self.kind {
             Kind::Words(words) => words.save(dir),
             Kind::Chars(chars) => chars.save(dir),
             Kind::Events(events) => events.save(dir),
+            Kind::Sentences(sentences) => sentences.save(dir),
             Kind::Dna(_) | Kind::Vector(_) => Ok(()),
         }
     }
@@ -189,6 +196,7 @@ impl Encoder {
             Kind::Words(words) => words.fingerprint_into(hash),
             Kind::Chars(chars) => chars.fingerprint_into(hash),
             Kind::Events(events) => events.fingerprint_into(hash),
+            Kind::Sentences(sentences) => sentences.fingerprint_into(hash),
             Kind::Dna(_) | Kind::Vector(_) => {}
         }
     }
@@ -206,7 +214,7 @@ impl Encoder {
     /// The format in which records hold this model's input unless told otherwise.
     pub fn format(&self) -> InputFormat {
         match self.kind {
-            Kind::Words(_) | Kind::Chars(_) => InputFormat::Text,
+            Kind::Words(_) | Kind::Chars(_) | Kind::Sentences(_) => InputFormat::Text,
             Kind::Dna(_) => InputFormat::Dna,
             Kind::Events(_) => InputFormat::Tokens,
             Kind::Vector(_) => InputFormat::Vector,
@@ -244,6 +252,7 @@ impl Encoder {
             Kind::Dna(dna) => dna.push(state, bytes, rows),
             Kind::Events(events) => tokens::parse(bytes).map(|tokens| events.push_tokens(state, &tokens, rows)),
             Kind::Vector(vectors) => vectors.push(state, bytes, rows),
+            Kind::Sentences(sentences) => sentences.push(state, bytes, rows),
         };
         if result.is_err() {
             *state = state_before;
@@ -266,6 +275,7 @@ impl Encoder {
         let rows = &mut Rows { units, features };
         match &self.kind {
             Kind::Words(words) => words.finish(state, rows),
+            Kind::Sentences(sentences) => sentences.finish(state, rows),
             Kind::Chars(_) => text::finish_character(state),
             Kind::Dna(_) | Kind::Events(_) | Kind::Vector(_) => Ok(()),
         }
@@ -292,6 +302,7 @@ impl Encoder {
             Kind::Chars(chars) => chars.push_tokens(state, tokens, rows),
             Kind::Dna(dna) => dna.push_tokens(state, tokens, rows),
             Kind::Events(events) => events.push_tokens(state, tokens, rows),
+            Kind::Sentences(sentences) => sentences.push_tokens(state, tokens, rows),
             Kind::Vector(_) => {}
         }
     }
@@ -303,7 +314,15 @@ impl Encoder {
             Kind::Words(words) => words.unit_text(row).map(str::to_string),
             Kind::Chars(chars) => chars.unit_text(row).map(String::from),
             Kind::Events(events) => events.unit_text(row).map(str::to_string),
-            Kind::Dna(_) | Kind::Vector(_) => None,
+            Kind::Dna(_) | Kind::Vector(_) | Kind::Sentences(_) => None,
+        }
+    }
+
+    /// The units that sentences are made of, if the encoder reads sentences.
+    pub fn source_units(&self) -> Option<&units::Units> {
+        match &self.kind {
+            Kind::Sentences(sentences) => Some(&sentences.units),
+            _ => None,
         }
     }
 

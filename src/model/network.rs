@@ -90,6 +90,33 @@ impl Network {
         }
     }
 
+    /// A network of nothing: a translator's steps are sentences, and go through another.
+    pub(super) fn empty() -> Network {
+        let shape = NetShape {
+            tables: Vec::new(),
+            chars: None,
+            dense: 0,
+            layers: Vec::new(),
+            classes: 0,
+            pool: None,
+            window: None,
+            language: None,
+            crf: false,
+        };
+        Network {
+            shape,
+            tables: Vec::new(),
+            char_embed: Vec::new(),
+            char_layers: Vec::new(),
+            layers: Vec::new(),
+            reverse: Vec::new(),
+            head: Packed::empty(),
+            head_bias: Vec::new(),
+            query: Vec::new(),
+            units: None,
+        }
+    }
+
     pub fn shape(&self) -> &NetShape {
         &self.shape
     }

@@ -2,12 +2,14 @@
 //!
 //! Labels come from [`crate::model`]; gold labels from [`crate::data`].
 
+pub mod bleu;
 pub mod calibration;
 pub mod genes;
 pub mod roc;
 pub mod spans;
 pub mod tags;
 
+pub use bleu::{Bleu, bleu};
 pub use calibration::calibration_error;
 pub use genes::{BaseScore, GeneScore, runs};
 pub use roc::roc_auc;

@@ -31,6 +31,9 @@ impl Examples {
                 }
                 (_, FileSpec::Path(path)) => examples.file(recipe, &file_table(path))?,
                 (_, FileSpec::File(table)) => examples.file(recipe, table)?,
+                (_, FileSpec::Pair(_)) => {
+                    return Err(TrainError::recipe("{ source = …, target = … } needs data.format = \"pairs\""));
+                }
                 (_, FileSpec::Genome(_)) => {
                     return Err(TrainError::recipe("{ genome = …, intervals = … } needs data.format = \"dna\""));
                 }
@@ -43,7 +46,7 @@ impl Examples {
         match recipe.task.kind {
             Task::Classify => return self.labelled(recipe, table),
             Task::LanguageModel => return self.unlabelled(recipe, table),
-            Task::Tag => {}
+            Task::Tag | Task::Transduce => {}
         }
         let (path, map) = (recipe.data.resolve(&table.path), &table.map);
         let mut sentences = match recipe.data.format {
@@ -125,6 +128,7 @@ impl Examples {
         match recipe.task.kind {
             Task::Classify => return self.stream_classes(recipe),
             Task::LanguageModel => return SURPRISE_LABELS.map(String::from).to_vec(),
+            Task::Transduce => return Vec::new(),
             Task::Tag => {}
         }
         if recipe.data.format == DataFormat::Dna {
@@ -317,6 +321,7 @@ pub fn model_spec(recipe: &Recipe, classes: &[String], encoder: &Encoder) -> Mod
         decode: recipe.decode.clone(),
         encoder: encoder.spec().clone(),
         layers: recipe.layers.clone(),
+        decoder: recipe.decoder.clone(),
         fingerprint: None,
         training: None,
     }

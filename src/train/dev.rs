@@ -35,11 +35,18 @@ pub struct DevScore {
     /// probabilities were (the geometric one).
     #[serde(default)]
     pub nats: Option<f64>,
+    /// For translators: BLEU, 0 to 100. `accuracy` then is the share of sentences that are exactly right.
+    #[serde(default)]
+    pub bleu: Option<f64>,
 }
 
 impl DevScore {
-    /// What the best epoch is chosen by: the mean of both ways of streaming.
+    /// What the best epoch is chosen by: the mean of both ways of streaming; of a translator the mean of BLEU / 100 and
+    /// exact matches.
     pub fn main(&self) -> f64 {
+        if let Some(bleu) = self.bleu {
+            return (bleu / 100.0 + self.accuracy) / 2.0;
+        }
         let first = self.f1.unwrap_or(self.accuracy);
         self.endless.map_or(first, |endless| (first + endless) / 2.0)
     }
@@ -49,6 +56,9 @@ impl std::fmt::Display for DevScore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let Some(nats) = self.nats {
             return write!(f, "dev {:.4} bits a unit, perplexity {:.3}", nats / std::f64::consts::LN_2, nats.exp());
+        }
+        if let Some(bleu) = self.bleu {
+            return write!(f, "dev BLEU {bleu:.2}, exact matches {:.2} %", 100.0 * self.accuracy);
         }
         write!(f, "dev accuracy {:.4}", self.accuracy)?;
         if let Some(f1) = self.f1 {
@@ -119,7 +129,7 @@ impl DevSet {
             let surprises = units.surprises(net, threads);
             let nats = surprises.iter().map(|&nats| f64::from(nats)).sum::<f64>() / surprises.len().max(1) as f64;
             let accuracy = (-nats).exp();
-            return DevScore { accuracy, f1: None, endless: None, mean_absolute_error: None, nats: Some(nats) };
+            return DevScore { accuracy, f1: None, endless: None, mean_absolute_error: None, nats: Some(nats), bleu: None };
         }
         let mut order: Vec<usize> = (0..self.streams.len()).collect();
         order.sort_by_key(|&k| std::cmp::Reverse(self.streams[k].steps));
@@ -140,7 +150,8 @@ impl DevSet {
             if spans { self.f1(&labels) } else { self.accuracy(&labels) }
         });
         let ordinal = self.spec.classify.as_ref().is_some_and(|classify| classify.ordinal);
-        DevScore { accuracy, f1, endless, mean_absolute_error: ordinal.then(|| self.distance(&labels)), nats: None }
+        let mean_absolute_error = ordinal.then(|| self.distance(&labels));
+        DevScore { accuracy, f1, endless, mean_absolute_error, nats: None, bleu: None }
     }
 
     /// Share of the steps with a known label that are right.

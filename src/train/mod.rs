@@ -24,6 +24,7 @@ pub mod pool;
 pub mod recipe;
 pub mod sequences;
 pub mod trainer;
+pub mod transduce;
 pub mod units;
 pub mod words;
 
