@@ -122,7 +122,7 @@ impl InputConfig {
     pub fn resolve(&self, encoder: &EncoderSpec) -> Result<(InputFormat, Option<String>), ConfigError> {
         let (native, fits): (InputFormat, &[InputFormat]) = match encoder {
             EncoderSpec::Words(_) => (InputFormat::Text, &[InputFormat::Text, InputFormat::Tokens]),
-            EncoderSpec::Chars(_) => (InputFormat::Text, &[InputFormat::Text]),
+            EncoderSpec::Chars(_) | EncoderSpec::Sentences(_) => (InputFormat::Text, &[InputFormat::Text]),
             EncoderSpec::Dna(_) => (InputFormat::Dna, &[InputFormat::Dna]),
             EncoderSpec::Events(_) => (InputFormat::Tokens, &[InputFormat::Tokens]),
             EncoderSpec::Vector(_) => (InputFormat::Vector, &[InputFormat::Vector]),

@@ -12,6 +12,7 @@ pub mod intervals;
 pub mod jsonl;
 pub mod labelled;
 pub mod midi;
+pub mod pairs;
 pub mod source;
 pub mod text;
 
@@ -22,6 +23,7 @@ pub use fasta::{FastaReader, Sequence, read_sequences};
 pub use intervals::{Interval, Strand, read_intervals};
 pub use jsonl::{JsonRecord, JsonlReader};
 pub use labelled::{Content, LabelAt, Labelled, find_labels, read_json_lines, read_lines, read_transcripts};
+pub use pairs::{SentencePair, read_pairs, read_parallel};
 pub use source::{Lines, Source};
 pub use text::{characters, read_text};
 

@@ -27,6 +27,7 @@ mod events;
 mod features;
 mod lexicon;
 mod notes;
+mod sentences;
 mod spec;
 mod state;
 #[cfg(test)]
@@ -35,6 +36,7 @@ mod text;
 mod tokens;
 mod ud_english;
 mod ud_english_lists;
+pub mod units;
 mod vector;
 mod vocab;
 mod words;
@@ -42,7 +44,7 @@ mod words;
 pub use error::{EncoderError, InputError};
 pub use features::{Features, Layout, TableShape};
 pub use notes::Chord;
-pub use spec::{CharSpec, DnaSpec, EncoderSpec, EventSpec, NoteSpec, Tokenizer, VectorSpec, WordSpec};
+pub use spec::{CharSpec, DnaSpec, EncoderSpec, EventSpec, NoteSpec, SentenceSpec, Tokenizer, VectorSpec, WordSpec};
 pub use state::ReaderState;
 
 use serde::{Deserialize, Serialize};
@@ -127,6 +129,7 @@ enum Kind {
     Events(events::Events),
     Vector(vector::Vectors),
     Notes(notes::Notes),
+    Sentences(sentences::Sentences),
 }
 
 impl Encoder {
@@ -144,6 +147,7 @@ impl Encoder {
             EncoderSpec::Events(spec) => Kind::Events(events::Events::learn(spec, tokens)),
             EncoderSpec::Vector(spec) => Kind::Vector(vector::Vectors::new(spec)),
             EncoderSpec::Notes(spec) => Kind::Notes(notes::Notes::new(spec)),
+            EncoderSpec::Sentences(spec) => Kind::Sentences(sentences::Sentences::learn(spec, tokens)),
         };
         Ok(Encoder::new(spec, kind))
     }
@@ -158,6 +162,7 @@ impl Encoder {
             EncoderSpec::Events(_) => Kind::Events(events::Events::load(dir)?),
             EncoderSpec::Vector(spec) => Kind::Vector(vector::Vectors::new(spec)),
             EncoderSpec::Notes(spec) => Kind::Notes(notes::Notes::new(spec)),
+            EncoderSpec::Sentences(spec) => Kind::Sentences(sentences::Sentences::load(spec, dir)?),
         };
         Ok(Encoder::new(spec, kind))
     }
@@ -174,18 +179,20 @@ impl Encoder {
             (EncoderSpec::Events(spec), Kind::Events(events)) => events.layout(spec),
             (EncoderSpec::Vector(spec), _) => Layout { dense: spec.width, ..Layout::default() },
             (EncoderSpec::Notes(spec), _) => Layout { dense: spec.pitches(), ..Layout::default() },
+            (EncoderSpec::Sentences(_), Kind::Sentences(sentences)) => sentences.layout(),
             _ => unreachable!("`learn` and `load` make the kind from the specification"),
         };
         Encoder { spec, layout, kind, classes: 0 }
     }
 
-    /// Writes `words.txt`, `chars.txt`, `events.txt` and `lexicon.tsv`, as far as the encoder has them.
+    /// Writes `words.txt`, `chars.txt`, `events.txt`, `source.txt` and `lexicon.tsv`, as far as the encoder has them.
     pub fn save(&self, dir: &Path) -> Result<(), EncoderError> {
         match &self.kind {
             Kind::Words(words) => words.save(dir),
             Kind::Chars(chars) => chars.save(dir),
             Kind::Events(events) => events.save(dir),
             Kind::Dna(_) | Kind::Vector(_) | Kind::Notes(_) => Ok(()),
+            Kind::Sentences(sentences) => sentences.save(dir),
         }
     }
 
@@ -202,6 +209,7 @@ impl Encoder {
             Kind::Chars(chars) => chars.fingerprint_into(hash),
             Kind::Events(events) => events.fingerprint_into(hash),
             Kind::Dna(_) | Kind::Vector(_) | Kind::Notes(_) => {}
+            Kind::Sentences(sentences) => sentences.fingerprint_into(hash),
         }
     }
 
@@ -218,7 +226,7 @@ impl Encoder {
     /// The format in which records hold this model's input unless told otherwise.
     pub fn format(&self) -> InputFormat {
         match self.kind {
-            Kind::Words(_) | Kind::Chars(_) => InputFormat::Text,
+            Kind::Words(_) | Kind::Chars(_) | Kind::Sentences(_) => InputFormat::Text,
             Kind::Dna(_) => InputFormat::Dna,
             Kind::Events(_) => InputFormat::Tokens,
             Kind::Vector(_) => InputFormat::Vector,
@@ -258,6 +266,7 @@ impl Encoder {
             Kind::Events(events) => tokens::parse(bytes).map(|tokens| events.push_tokens(state, &tokens, rows)),
             Kind::Vector(vectors) => vectors.push(state, bytes, rows),
             Kind::Notes(notes) => notes.push(state, bytes, rows),
+            Kind::Sentences(sentences) => sentences.push(state, bytes, rows),
         };
         match result {
             Ok(()) => self.tell_class(state, steps_before, features),
@@ -285,6 +294,7 @@ impl Encoder {
         let rows = &mut Rows { units, features };
         let finished = match &self.kind {
             Kind::Words(words) => words.finish(state, rows),
+            Kind::Sentences(sentences) => sentences.finish(state, rows),
             Kind::Chars(_) => text::finish_character(state),
             Kind::Dna(_) | Kind::Events(_) | Kind::Vector(_) | Kind::Notes(_) => Ok(()),
         };
@@ -315,6 +325,7 @@ impl Encoder {
             Kind::Chars(chars) => chars.push_tokens(state, tokens, rows),
             Kind::Dna(dna) => dna.push_tokens(state, tokens, rows),
             Kind::Events(events) => events.push_tokens(state, tokens, rows),
+            Kind::Sentences(sentences) => sentences.push_tokens(state, tokens, rows),
             Kind::Vector(_) | Kind::Notes(_) => {}
         }
         self.tell_class(state, before, features);
@@ -367,7 +378,15 @@ impl Encoder {
             Kind::Words(words) => words.unit_text(row).map(str::to_string),
             Kind::Chars(chars) => chars.unit_text(row).map(String::from),
             Kind::Events(events) => events.unit_text(row).map(str::to_string),
-            Kind::Dna(_) | Kind::Vector(_) | Kind::Notes(_) => None,
+            Kind::Dna(_) | Kind::Vector(_) | Kind::Notes(_) | Kind::Sentences(_) => None,
+        }
+    }
+
+    /// The units that sentences are made of, if the encoder reads sentences.
+    pub fn source_units(&self) -> Option<&units::Units> {
+        match &self.kind {
+            Kind::Sentences(sentences) => Some(&sentences.units),
+            _ => None,
         }
     }
 

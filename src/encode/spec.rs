@@ -1,6 +1,7 @@
 //! `[encoder]` of a recipe and of a `model.toml`: which kind of input, which tables, how large.
 
 use super::EncoderError;
+use super::units::UnitKind;
 use serde::{Deserialize, Serialize};
 
 /// `[encoder]` of a recipe and of a `model.toml`.
@@ -13,6 +14,7 @@ pub enum EncoderSpec {
     Events(EventSpec),
     Vector(VectorSpec),
     Notes(NoteSpec),
+    Sentences(SentenceSpec),
 }
 
 /// Words: embedding of the word ++ shape ++ recurrent character encoder ++ lexicon columns.
@@ -170,10 +172,34 @@ impl NoteSpec {
     }
 }
 
+/// Whole sentences, of which a translator reads the units.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SentenceSpec {
+    pub units: UnitKind,
+    pub dim: usize,
+    /// Units that training has seen less often are unknown.
+    pub min_count: u32,
+    /// The most units of the vocabulary; byte-pair encoding merges until there are as many.
+    pub max_units: usize,
+    /// Characters of the longest sentence; what is longer is cut.
+    pub max_source: usize,
+    /// A sentence also ends behind one of these characters that white space follows.
+    pub ends: Vec<char>,
+}
+
+impl Default for SentenceSpec {
+    fn default() -> Self {
+        SentenceSpec { units: UnitKind::Chars, dim: 64, min_count: 2, max_units: 8000, max_source: 400, ends: Vec::new() }
+    }
+}
+
 /// Larger tables and longer vectors than these are mistakes.
 const MAX_DIM: usize = 1 << 16;
 /// A table of k-mers has 4^k + 1 rows.
 const MAX_KMER: usize = 10;
+/// Characters of a sentence: with four bytes each they are less than a reader may leave pending.
+const MAX_SOURCE: usize = 1000;
 
 impl EncoderSpec {
     /// What the input is made of, for messages.
@@ -185,6 +211,7 @@ impl EncoderSpec {
             EncoderSpec::Events(_) => "events",
             EncoderSpec::Vector(_) => "vectors",
             EncoderSpec::Notes(_) => "notes",
+            EncoderSpec::Sentences(_) => "sentences",
         }
     }
 
@@ -232,6 +259,11 @@ impl EncoderSpec {
             EncoderSpec::Vector(spec) => within("width", spec.width, 1, MAX_DIM),
             EncoderSpec::Notes(spec) => {
                 within("highest", spec.highest.into(), spec.lowest.into(), 127)
+            }
+            EncoderSpec::Sentences(spec) => {
+                within("dim", spec.dim, 1, MAX_DIM)?;
+                within("max_units", spec.max_units, 3, 1 << 20)?;
+                within("max_source", spec.max_source, 1, MAX_SOURCE)
             }
         }
     }

@@ -39,6 +39,12 @@ impl LookAhead {
 /// Says what does not go together.
 pub fn check(task: Task, layers: &[LayerSpec], look_ahead: Option<&LookAhead>) -> Result<(), String> {
     let bidirectional = layers.iter().any(|layer| layer.bidirectional);
+    if task == Task::Transduce {
+        return match look_ahead {
+            None => Ok(()),
+            Some(_) => Err("[look_ahead] is not for task \"transduce\": it reads whole sentences".into()),
+        };
+    }
     if bidirectional && !matches!(task, Task::Tag | Task::Transcribe) {
         let tasks = "\"tag\" and \"transcribe\"";
         return Err(format!("bidirectional layers are for task {tasks}: other tasks have no label that could wait"));

@@ -40,6 +40,7 @@ pub mod spec;
 mod state;
 pub mod testing;
 pub mod transcribe;
+pub mod transduce;
 mod waiting;
 
 pub use decode::{DecodeKind, DecodeSpec};
@@ -53,14 +54,17 @@ pub use session::{Output, Session, StepLabel, Stepper};
 pub use spans::{Span, SpanDecoder};
 pub use spec::{ClassifySpec, LanguageSpec, ModelError, ModelSpec, Scheme, Softmax, Task};
 pub use state::StateError;
+pub use transduce::{Attention, DecoderSpec, Translation};
 
 use crate::encode::Encoder;
+use crate::encode::units::Units;
 use decode::Decoder;
 use network::Network;
 use params::{NetShape, Params};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use transcribe::Transcriber;
+use transduce::Translator;
 
 /// A model read from its directory. Immutable: share it with `Arc`.
 #[derive(Debug)]
@@ -74,6 +78,8 @@ pub struct Model {
     decoder: Option<Decoder>,
     /// For the task `transcribe`.
     transcriber: Option<Transcriber>,
+    /// For the task `transduce`; `network` is an empty one then.
+    translator: Option<Translator>,
     fingerprint: [u8; 32],
     fingerprint_hex: String,
     parameters: usize,
@@ -89,10 +95,15 @@ impl Model {
             .map_err(|e| ModelError::Invalid { path: path.clone(), detail: e.to_string() })?
             .with_classes(spec.stream_classes().len());
         let invalid = |detail| ModelError::Invalid { path: path.clone(), detail };
-        let shape = NetShape::of(&spec, encoder.layout()).map_err(invalid)?;
-        shape.check().map_err(invalid)?;
-        let params = Params::load(&shape, &dir.join("weights.safetensors"))?;
-        let model = Model::new(spec, encoder, &params).map_err(invalid)?;
+        let model = if spec.task == Task::Transduce {
+            let (target, params) = transduce::load(&spec, &encoder, dir)?;
+            Model::of_translator(spec, encoder, &target, &params).map_err(invalid)?
+        } else {
+            let shape = NetShape::of(&spec, encoder.layout()).map_err(invalid)?;
+            shape.check().map_err(invalid)?;
+            let params = Params::load(&shape, &dir.join("weights.safetensors"))?;
+            Model::new(spec, encoder, &params).map_err(invalid)?
+        };
         match &model.spec.fingerprint {
             Some(expected) if *expected != model.fingerprint_hex => Err(invalid(format!(
                 "the fingerprint should be {expected:.12}…, but that of the files is {:.12}…: one of them is damaged or \
@@ -108,12 +119,13 @@ impl Model {
         let class_label = spec.class_labels()?;
         let shape = NetShape::of(&spec, encoder.layout())?;
         shape.check()?;
-        let fingerprint = fingerprint(&spec, &encoder, params)?;
+        let fingerprint = fingerprint(&spec, &encoder, None, params)?;
         Ok(Model {
             network: Network::new(&shape, params),
             class_label,
             decoder: Decoder::new(&spec, &shape, params)?,
             transcriber: Transcriber::new(&spec),
+            translator: None,
             fingerprint_hex: hex(&fingerprint),
             fingerprint,
             parameters: params.count(),
@@ -122,11 +134,57 @@ impl Model {
         })
     }
 
+    /// A translator from its parts.
+    pub fn of_translator(
+        spec: ModelSpec,
+        encoder: Encoder,
+        target: &Units,
+        params: &Params<f32>,
+    ) -> Result<Model, String> {
+        let translator = Translator::new(&spec, &encoder, target, params)?;
+        let fingerprint = fingerprint(&spec, &encoder, Some(&translator.target), params)?;
+        Ok(Model {
+            network: Network::empty(),
+            class_label: Vec::new(),
+            decoder: None,
+            translator: Some(translator),
+            fingerprint_hex: hex(&fingerprint),
+            fingerprint,
+            parameters: params.count(),
+            spec,
+            encoder,
+        })
+    }
+
+    /// Writes the directory of a translator that [`Model::load`] reads (without the model card).
+    pub fn save_translator(
+        dir: &Path,
+        spec: &ModelSpec,
+        encoder: &Encoder,
+        target: &Units,
+        params: &Params<f32>,
+    ) -> Result<(), ModelError> {
+        let invalid = |detail| ModelError::Invalid { path: dir.to_path_buf(), detail };
+        let fingerprint = hex(&fingerprint(spec, encoder, Some(target), params).map_err(invalid)?);
+        Model::write(dir, spec, encoder, params, fingerprint)?;
+        target.save(&dir.join(transduce::TARGET_FILE)).map_err(|e| invalid(e.to_string()))
+    }
+
     /// Writes a model directory that [`Model::load`] reads (without the model card).
     pub fn save(dir: &Path, spec: &ModelSpec, encoder: &Encoder, params: &Params<f32>) -> Result<(), ModelError> {
-        std::fs::create_dir_all(dir).map_err(|source| ModelError::Write { path: dir.to_path_buf(), source })?;
         let invalid = |detail| ModelError::Invalid { path: dir.to_path_buf(), detail };
-        let fingerprint = hex(&fingerprint(spec, encoder, params).map_err(invalid)?);
+        let fingerprint = hex(&fingerprint(spec, encoder, None, params).map_err(invalid)?);
+        Model::write(dir, spec, encoder, params, fingerprint)
+    }
+
+    fn write(
+        dir: &Path,
+        spec: &ModelSpec,
+        encoder: &Encoder,
+        params: &Params<f32>,
+        fingerprint: String,
+    ) -> Result<(), ModelError> {
+        std::fs::create_dir_all(dir).map_err(|source| ModelError::Write { path: dir.to_path_buf(), source })?;
         ModelSpec { fingerprint: Some(fingerprint), ..spec.clone() }.save(dir)?;
         encoder.save(dir).map_err(|e| ModelError::Invalid { path: dir.to_path_buf(), detail: e.to_string() })?;
         params.save(&dir.join("weights.safetensors"))
@@ -152,7 +210,12 @@ impl Model {
 }
 
 /// SHA-256 over everything that decides what labels come out.
-fn fingerprint(spec: &ModelSpec, encoder: &Encoder, params: &Params<f32>) -> Result<[u8; 32], String> {
+fn fingerprint(
+    spec: &ModelSpec,
+    encoder: &Encoder,
+    target: Option<&Units>,
+    params: &Params<f32>,
+) -> Result<[u8; 32], String> {
     let mut hash = Sha256::new();
     let decides = (&spec.scheme, &spec.labels, &spec.outside, &spec.classes, &spec.encoder, &spec.layers);
     hash.update(serde_json::to_vec(&decides).map_err(|e| e.to_string())?);
@@ -171,7 +234,13 @@ fn fingerprint(spec: &ModelSpec, encoder: &Encoder, params: &Params<f32>) -> Res
     if let Some(decode) = &spec.decode {
         hash.update(serde_json::to_vec(decode).map_err(|e| e.to_string())?);
     }
+    if let Some(decoder) = &spec.decoder {
+        hash.update(serde_json::to_vec(decoder).map_err(|e| e.to_string())?);
+    }
     encoder.fingerprint_into(&mut hash);
+    if let Some(target) = target {
+        target.fingerprint_into(&mut hash);
+    }
     for at in 0..params.len() {
         hash.update(params.name(at));
         params.slice(at).iter().for_each(|x| hash.update(x.to_le_bytes()));

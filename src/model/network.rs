@@ -100,6 +100,36 @@ impl Network {
         self.start.get(class * top..(class + 1) * top).unwrap_or_default()
     }
 
+    /// A network of nothing: a translator's steps are sentences, and go through another.
+    pub(super) fn empty() -> Network {
+        let shape = NetShape {
+            tables: Vec::new(),
+            chars: None,
+            dense: 0,
+            layers: Vec::new(),
+            classes: 0,
+            pool: None,
+            window: None,
+            language: None,
+            crf: false,
+            written: Default::default(),
+            ctc: false,
+        };
+        Network {
+            shape,
+            tables: Vec::new(),
+            char_embed: Vec::new(),
+            char_layers: Vec::new(),
+            layers: Vec::new(),
+            reverse: Vec::new(),
+            head: Packed::empty(),
+            head_bias: Vec::new(),
+            query: Vec::new(),
+            units: None,
+            start: Vec::new(),
+        }
+    }
+
     pub fn shape(&self) -> &NetShape {
         &self.shape
     }

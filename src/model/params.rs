@@ -61,13 +61,38 @@ impl CharNetShape {
 
 /// How a tensor's first values are drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Init {
+pub(crate) enum Init {
     /// Normal, mean 0, this standard deviation.
     Normal(f64),
     /// Uniform in ±bound, as PyTorch's recurrent and linear layers.
     Uniform(f64),
     /// This number.
     All(f64),
+}
+
+/// The name of a tensor, its shape and its first values.
+pub(crate) type Tensor = (String, Vec<usize>, Init);
+
+/// The tensors that a network is made of, in order.
+pub(crate) trait Tensors {
+    fn tensors(&self) -> Vec<Tensor>;
+}
+
+/// Appends the tensors of one direction of a recurrent layer, named as PyTorch names them.
+pub(crate) fn recurrent(all: &mut Vec<Tensor>, prefix: &str, at: &str, layer: &LayerSpec, input: usize) {
+    let hidden = layer.hidden;
+    let (gates, init) = (layer.cell.gates() * hidden, Init::Uniform(1.0 / (hidden as f64).sqrt()));
+    all.push((format!("{prefix}.weight_ih_{at}"), vec![gates, input], init));
+    all.push((format!("{prefix}.weight_hh_{at}"), vec![gates, hidden], init));
+    all.push((format!("{prefix}.bias_ih_{at}"), vec![gates], init));
+    all.push((format!("{prefix}.bias_hh_{at}"), vec![gates], init));
+    if layer.cell == Cell::LstmPeephole {
+        all.push((format!("{prefix}.peephole_{at}"), vec![3 * hidden], init));
+    }
+    if layer.layer_norm {
+        all.push((format!("{prefix}.norm_{at}.weight"), vec![hidden], Init::All(1.0)));
+        all.push((format!("{prefix}.norm_{at}.bias"), vec![hidden], Init::All(0.0)));
+    }
 }
 
 /// The tensors of one recurrent layer, as positions in [`Params`]: `weight_ih`, `weight_hh`, `bias_ih`, `bias_hh`; then
@@ -80,12 +105,12 @@ pub struct LayerAt {
 }
 
 impl LayerAt {
-    fn new(first: usize, layer: &LayerSpec) -> LayerAt {
+    pub(crate) fn new(first: usize, layer: &LayerSpec) -> LayerAt {
         LayerAt { first, peephole: layer.cell == Cell::LstmPeephole, norm: layer.layer_norm }
     }
 
     /// The position after the last.
-    fn end(self) -> usize {
+    pub(crate) fn end(self) -> usize {
         self.first + 4 + usize::from(self.peephole) + 2 * usize::from(self.norm)
     }
 }
@@ -219,28 +244,15 @@ impl NetShape {
     pub fn crf_at(&self) -> Option<usize> {
         self.crf.then(|| self.head_at() + 2)
     }
+}
 
+impl Tensors for NetShape {
     /// Names, shapes and first values of all tensors, in the order of the `*_at` positions.
-    fn tensors(&self) -> Vec<(String, Vec<usize>, Init)> {
+    fn tensors(&self) -> Vec<Tensor> {
         let mut all = Vec::new();
         for t in &self.tables {
             all.push((format!("tables.{}.weight", t.name), vec![t.rows, t.dim], Init::Normal(0.1)));
         }
-        let recurrent = |all: &mut Vec<_>, prefix: &str, at: &str, layer: &LayerSpec, input: usize| {
-            let hidden = layer.hidden;
-            let (gates, init) = (layer.cell.gates() * hidden, Init::Uniform(1.0 / (hidden as f64).sqrt()));
-            all.push((format!("{prefix}.weight_ih_{at}"), vec![gates, input], init));
-            all.push((format!("{prefix}.weight_hh_{at}"), vec![gates, hidden], init));
-            all.push((format!("{prefix}.bias_ih_{at}"), vec![gates], init));
-            all.push((format!("{prefix}.bias_hh_{at}"), vec![gates], init));
-            if layer.cell == Cell::LstmPeephole {
-                all.push((format!("{prefix}.peephole_{at}"), vec![3 * hidden], init));
-            }
-            if layer.layer_norm {
-                all.push((format!("{prefix}.norm_{at}.weight"), vec![hidden], Init::All(1.0)));
-                all.push((format!("{prefix}.norm_{at}.bias"), vec![hidden], Init::All(0.0)));
-            }
-        };
         if let Some(c) = &self.chars {
             all.push(("chars.embed.weight".into(), vec![c.rows, c.dim], Init::Normal(0.1)));
             for direction in ["chars.fwd", "chars.bwd"].iter().take(c.directions()) {
@@ -291,9 +303,14 @@ pub struct Params<T> {
 }
 
 impl<T: Real> Params<T> {
+    /// As [`Params::drawn`] says.
+    pub fn random(shape: &NetShape, rng: &mut impl Rng) -> Params<T> {
+        Params::drawn(shape, rng)
+    }
+
     /// First values: tables from N(0, 0.1²), weights of normalisations 1 and their biases 0, all else uniform in
     /// ±1/√hidden as PyTorch's layers.
-    pub fn random(shape: &NetShape, rng: &mut impl Rng) -> Params<T> {
+    pub(crate) fn drawn(shape: &impl Tensors, rng: &mut impl Rng) -> Params<T> {
         let (mut names, mut values) = (Vec::new(), Vec::new());
         for (name, dims, init) in shape.tensors() {
             let mut draw = || match init {
@@ -401,6 +418,10 @@ impl Params<f32> {
 
     /// Reads the tensors that `shape` asks for; each must be there, as f32, in its shape, and finite; no others may be.
     pub fn load(shape: &NetShape, path: &Path) -> Result<Params<f32>, ModelError> {
+        Params::read(shape, path)
+    }
+
+    pub(crate) fn read(shape: &impl Tensors, path: &Path) -> Result<Params<f32>, ModelError> {
         let invalid = |detail: String| ModelError::Invalid { path: path.to_path_buf(), detail };
         let bytes = std::fs::read(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| invalid(format!("not a safetensors file: {e}")))?;

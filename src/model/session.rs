@@ -8,7 +8,7 @@ use super::lookahead::AheadLane;
 use super::network::{Lane, MAX_NUMBERS, Scratch};
 use super::numbers::{Numbers, StatePrecision, round, widen};
 use super::transcribe::{Found, Transcript};
-use super::{Model, Span, SpanDecoder};
+use super::{Model, Span, SpanDecoder, Translation};
 use crate::encode::{Features, InputError, InputFormat, ReaderState, Unit};
 use crate::rnn::ahead::Window;
 use std::ops::Range;
@@ -67,6 +67,8 @@ pub struct Output {
     pub surprises: Vec<f32>,
     /// From a language model: how likely the stream was so far.
     pub likelihood: Option<Likelihood>,
+    /// From a translator, in the place of labels.
+    pub translations: Vec<Translation>,
 }
 
 impl Session {
@@ -231,6 +233,16 @@ impl Stepper {
     pub fn step(&mut self, sessions: &mut [&mut Session], outputs: &mut [Output]) {
         assert_eq!(sessions.len(), outputs.len(), "one output a session");
         let model = self.model.clone();
+        if model.spec.decoder.is_some() {
+            super::transduce::step(&model, sessions, outputs);
+            for (session, output) in sessions.iter_mut().zip(outputs) {
+                let sentences = session.ready();
+                output.steps += sentences;
+                session.steps += sentences as u64;
+                session.forget(sentences, &model);
+            }
+            return;
+        }
         let longest = sessions.iter().map(|session| session.ready()).max().unwrap_or(0);
         self.wide.clear();
         for session in sessions.iter() {

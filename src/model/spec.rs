@@ -5,6 +5,7 @@ use super::generate::{self, GenerateSpec};
 use super::lookahead::{self, LookAhead};
 use super::pool::Pooling;
 use super::transcribe;
+use super::transduce::DecoderSpec;
 use crate::encode::EncoderSpec;
 use crate::rnn::LayerSpec;
 use crate::rnn::ahead::Window;
@@ -25,6 +26,8 @@ pub enum Task {
     Generate,
     /// The symbols that a stream reads as.
     Transcribe,
+    /// Another sentence for each sentence.
+    Transduce,
 }
 
 /// The labels of a language model's units.
@@ -159,6 +162,9 @@ pub struct ModelSpec {
     pub decode: Option<DecodeSpec>,
     pub encoder: EncoderSpec,
     pub layers: Vec<LayerSpec>,
+    /// For the task `transduce`: what writes; `encoder` and `layers` are what reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<DecoderSpec>,
     /// What [`Model::fingerprint`](super::Model::fingerprint) must be; written with the model. Absent: not checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
@@ -212,7 +218,13 @@ impl ModelSpec {
         if self.format != 1 {
             return Err(format!("format = {}: this build reads format 1", self.format));
         }
-        if self.labels.is_empty() || self.layers.is_empty() {
+        let translates = self.task == Task::Transduce;
+        if translates {
+            self.check_transduce()?;
+        } else if self.decoder.is_some() || matches!(self.encoder, EncoderSpec::Sentences(_)) {
+            return Err("[decoder] and encoder.kind = \"sentences\" are for task = \"transduce\"".into());
+        }
+        if (self.labels.is_empty() && !translates) || self.layers.is_empty() {
             return Err("labels and layers must not be empty".into());
         }
         if let Some(layer) = self.layers.iter().position(|l| l.hidden == 0 || l.hidden > 1 << 16) {
@@ -230,11 +242,11 @@ impl ModelSpec {
             return Err("[generate] and encoder.kind = \"notes\" are for task = \"generate\"".into());
         }
         match (self.task, &self.classify) {
-            (Task::Tag, None) => {}
+            (Task::Tag | Task::Transduce, None) => {}
             (Task::LanguageModel, None) => self.check_language()?,
             (Task::Generate, None) => generate::check(self)?,
             (Task::Transcribe, None) => transcribe::check(self)?,
-            (Task::Tag | Task::LanguageModel | Task::Generate | Task::Transcribe, Some(_)) => {
+            (Task::Tag | Task::LanguageModel | Task::Generate | Task::Transcribe | Task::Transduce, Some(_)) => {
                 return Err("[classify] is for task = \"classify\"".into());
             }
             (Task::Classify, None) => return Err("task = \"classify\" needs [classify] with its pooling".into()),
@@ -259,13 +271,25 @@ impl ModelSpec {
 
     /// What bidirectional layers see, if there are any.
     pub fn window(&self) -> Option<Window> {
-        let bidirectional = self.layers.iter().any(|layer| layer.bidirectional);
+        // A translator reads whole sentences; its streams wait for their ends.
+        let bidirectional = self.task != Task::Transduce && self.layers.iter().any(|layer| layer.bidirectional);
         bidirectional.then(|| self.look_ahead.map_or(lookahead::WHOLE, LookAhead::window))
     }
 
     /// Whether labels wait for the end of a stream, which an endless one does not have.
     pub fn needs_the_end(&self) -> bool {
         self.look_ahead.is_none() && self.window().is_some()
+    }
+
+    fn check_transduce(&self) -> Result<(), String> {
+        super::transduce::decoder_of(self)?.check()?;
+        if !self.labels.is_empty() || self.scheme != Scheme::Plain || self.classes.is_some() || self.outside.is_some() {
+            return Err("a translator has labels = [], scheme = \"plain\" and neither classes nor outside".into());
+        }
+        if !matches!(self.encoder, EncoderSpec::Sentences(_)) {
+            return Err("task = \"transduce\" needs encoder.kind = \"sentences\"".into());
+        }
+        Ok(())
     }
 
     fn check_language(&self) -> Result<(), String> {

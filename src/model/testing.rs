@@ -40,6 +40,7 @@ pub fn words_spec(name: &str, layers: Vec<LayerSpec>) -> ModelSpec {
         decode: None,
         encoder,
         layers,
+        decoder: None,
         fingerprint: None,
         training: None,
     }

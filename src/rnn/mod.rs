@@ -4,6 +4,7 @@
 //! the same layer for training, forwards and backwards; [`ahead`] says which steps a layer that reads backwards sees.
 
 pub mod ahead;
+pub mod attention;
 pub mod bptt;
 pub mod kernel;
 pub mod layer;

@@ -2,6 +2,7 @@
 //!
 //! Labels come from [`crate::model`]; gold labels from [`crate::data`].
 
+pub mod bleu;
 pub mod calibration;
 pub mod edits;
 pub mod genes;
@@ -9,6 +10,7 @@ pub mod roc;
 pub mod spans;
 pub mod tags;
 
+pub use bleu::{Bleu, bleu};
 pub use calibration::calibration_error;
 pub use edits::{Edits, words};
 pub use genes::{BaseScore, GeneScore, runs};

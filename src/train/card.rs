@@ -26,11 +26,13 @@ fn card(recipe: &Recipe, model: &Model, progress: &Progress) -> String {
         Task::LanguageModel => "language model",
         Task::Generate => "model that generates",
         Task::Transcribe => "transcriber",
+        Task::Transduce => "translator",
     };
     let mut text = format!(
         "# {}\n\nA {} {}: {} encoder, layers {}, {} parameters, labels {}.\n\n## Data\n\n",
         spec.name,
         match spec.window() {
+            None if spec.task == Task::Transduce => "sentence by sentence".to_string(),
             None => "strictly online".to_string(),
             Some(_) if spec.needs_the_end() => "bidirectional (not for endless streams)".to_string(),
             Some(window) => format!("bidirectional (a label is final at most {} steps later)", window.most_waiting()),
@@ -46,6 +48,7 @@ fn card(recipe: &Recipe, model: &Model, progress: &Progress) -> String {
             FileSpec::Path(path) => path,
             FileSpec::File(table) => &table.path,
             FileSpec::Genome(table) => &table.genome,
+            FileSpec::Pair(table) => &table.source,
         };
         // Writing to a string cannot fail.
         let _ = writeln!(text, "- `{}`", path.display());

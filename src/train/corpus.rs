@@ -42,6 +42,9 @@ impl Examples {
                 }
                 (_, FileSpec::Path(path)) => examples.file(recipe, &file_table(path), white_space)?,
                 (_, FileSpec::File(table)) => examples.file(recipe, table, white_space)?,
+                (_, FileSpec::Pair(_)) => {
+                    return Err(TrainError::recipe("{ source = …, target = … } needs data.format = \"pairs\""));
+                }
                 (_, FileSpec::Genome(_)) => {
                     return Err(TrainError::recipe("{ genome = …, intervals = … } needs data.format = \"dna\""));
                 }
@@ -55,7 +58,7 @@ impl Examples {
             Task::Classify => return self.labelled(recipe, table),
             Task::LanguageModel | Task::Generate => return self.unlabelled(recipe, table),
             Task::Transcribe => return self.transcribed(recipe, table),
-            Task::Tag => {}
+            Task::Tag | Task::Transduce => {}
         }
         let (path, map) = (recipe.data.resolve(&table.path), &table.map);
         let mut sentences = match recipe.data.format {
@@ -158,6 +161,7 @@ impl Examples {
             Task::LanguageModel => return SURPRISE_LABELS.map(String::from).to_vec(),
             Task::Generate => return generate::LABELS.map(String::from).to_vec(),
             Task::Transcribe => return self.symbols(recipe),
+            Task::Transduce => return Vec::new(),
             Task::Tag => {}
         }
         if recipe.data.format == DataFormat::Dna {
@@ -361,6 +365,7 @@ pub fn model_spec(recipe: &Recipe, classes: &[String], encoder: &Encoder) -> Mod
         decode: recipe.decode.clone(),
         encoder: encoder.spec().clone(),
         layers: recipe.layers.clone(),
+        decoder: recipe.decoder.clone(),
         fingerprint: None,
         training: None,
     }

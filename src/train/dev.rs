@@ -40,11 +40,18 @@ pub struct DevScore {
     /// 1 by the symbols.
     #[serde(default)]
     pub errors: Option<[f64; 2]>,
+    /// For translators: BLEU, 0 to 100. `accuracy` then is the share of sentences that are exactly right.
+    #[serde(default)]
+    pub bleu: Option<f64>,
 }
 
 impl DevScore {
-    /// What the best epoch is chosen by: the mean of both ways of streaming.
+    /// What the best epoch is chosen by: the mean of both ways of streaming; of a translator the mean of BLEU / 100 and
+    /// exact matches.
     pub fn main(&self) -> f64 {
+        if let Some(bleu) = self.bleu {
+            return (bleu / 100.0 + self.accuracy) / 2.0;
+        }
         let first = self.f1.unwrap_or(self.accuracy);
         self.endless.map_or(first, |endless| (first + endless) / 2.0)
     }
@@ -58,6 +65,9 @@ impl std::fmt::Display for DevScore {
         }
         if let Some([symbols, words]) = self.errors {
             return write!(f, "dev symbol error rate {symbols:.4}, word error rate {words:.4}");
+        }
+        if let Some(bleu) = self.bleu {
+            return write!(f, "dev BLEU {bleu:.2}, exact matches {:.2} %", 100.0 * self.accuracy);
         }
         write!(f, "dev accuracy {:.4}", self.accuracy)?;
         if let Some(f1) = self.f1 {
@@ -137,7 +147,7 @@ impl DevSet {
             let surprises = units.surprises(net, threads);
             let nats = surprises.iter().map(|&nats| f64::from(nats)).sum::<f64>() / surprises.len().max(1) as f64;
             let accuracy = (-nats).exp();
-            return DevScore { accuracy, f1: None, endless: None, mean_absolute_error: None, nats: Some(nats), errors: None };
+            return DevScore { accuracy, f1: None, endless: None, mean_absolute_error: None, nats: Some(nats), errors: None, bleu: None };
         }
         if let Some(transcripts) = &self.transcripts {
             return transcripts.score(net, threads);
@@ -162,7 +172,7 @@ impl DevSet {
         });
         let ordinal = self.spec.classify.as_ref().is_some_and(|classify| classify.ordinal);
         let mean_absolute_error = ordinal.then(|| self.distance(&labels));
-        DevScore { accuracy, f1, endless, mean_absolute_error, nats: None, errors: None }
+        DevScore { accuracy, f1, endless, mean_absolute_error, nats: None, errors: None, bleu: None }
     }
 
     /// Share of the steps with a known label that are right.

@@ -55,6 +55,13 @@ impl<T: Real> Mask<T> {
         self.0.extend(draws.map(|u| if u < limit { T::zero() } else { keep }));
     }
 
+    /// Of the numbers from `from` on.
+    pub fn apply_from(&self, from: usize, x: &mut [T]) {
+        for (x, &m) in x.iter_mut().zip(self.0.get(from..).unwrap_or_default()) {
+            *x *= m;
+        }
+    }
+
     pub fn apply(&self, x: &mut [T]) {
         for (x, &m) in x.iter_mut().zip(&self.0) {
             *x *= m;

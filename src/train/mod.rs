@@ -26,6 +26,7 @@ pub mod recipe;
 pub mod sequences;
 pub mod trainer;
 pub mod transcripts;
+pub mod transduce;
 pub mod units;
 pub mod words;
 

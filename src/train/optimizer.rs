@@ -80,7 +80,21 @@ impl<T: Real> Optimizer<T> {
         lr: f64,
         threads: usize,
     ) -> StepReport {
-        let (sum, values_clipped) = self.collect(shape, workers, threads);
+        add_table_grads(shape, workers, &mut self.grads);
+        let parts: Vec<&Params<T>> = workers.iter().map(|worker| &worker.grads).collect();
+        self.descend(&parts, shape.tables.len(), params, lr, threads)
+    }
+
+    /// One step along the sum of `parts`, in their order; the first `tables` tensors' gradients are summed already.
+    pub(super) fn descend(
+        &mut self,
+        parts: &[&Params<T>],
+        tables: usize,
+        params: &mut Params<T>,
+        lr: f64,
+        threads: usize,
+    ) -> StepReport {
+        let (sum, values_clipped) = self.collect(parts, tables, threads);
         let norm = sum.sqrt();
         let limit = self.spec.clip_norm.unwrap_or(f64::INFINITY);
         let clipped = norm > limit;
@@ -93,9 +107,7 @@ impl<T: Real> Optimizer<T> {
     }
 
     /// Adds up the shards' gradients in order; returns the square of their norm and the numbers clipped.
-    fn collect(&mut self, shape: &NetShape, workers: &[Worker<T>], threads: usize) -> (f64, usize) {
-        add_table_grads(shape, workers, &mut self.grads);
-        let tables = shape.tables.len();
+    fn collect(&mut self, all: &[&Params<T>], tables: usize, threads: usize) -> (f64, usize) {
         let clip = self.spec.clip_value.map(T::of);
         struct Item<'a, T> {
             out: &'a mut [T],
@@ -110,7 +122,7 @@ impl<T: Real> Optimizer<T> {
                 let parts = if at < tables {
                     Vec::new()
                 } else {
-                    workers.iter().map(|w| &w.grads.slice(at)[range.clone()]).collect()
+                    all.iter().map(|grads| &grads.slice(at)[range.clone()]).collect()
                 };
                 items.push(Item { out, parts, sum: 0.0, clipped: 0 });
             }

@@ -4,7 +4,7 @@
 use super::optimizer::{OptimizerSpec, Rule};
 use crate::data::{DnaScheme, LabelAt, LabelMap};
 use crate::encode::EncoderSpec;
-use crate::model::{DecodeKind, DecodeSpec, GenerateSpec, LanguageSpec, LookAhead, Pooling, Scheme, Softmax, Task, lookahead};
+use crate::model::{DecodeKind, DecodeSpec, DecoderSpec, GenerateSpec, LanguageSpec, LookAhead, Pooling, Scheme, Softmax, Task, lookahead};
 use crate::rnn::LayerSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,6 +24,9 @@ pub struct Recipe {
     /// How far bidirectional layers see ahead; absent: to the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub look_ahead: Option<LookAhead>,
+    /// For the task `transduce`: what writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<DecoderSpec>,
     #[serde(default)]
     pub train: TrainSpec,
 }
@@ -49,6 +52,7 @@ impl Recipe {
                 return Err("task.softmax and cutoffs are for units; steps of notes have no softmax".into());
             }
         }
+        self.check_transduce()?;
         if self.task.kind == Task::LanguageModel {
             if self.train.label_smoothing > 0.0 || !self.train.class_weights.is_empty() {
                 return Err("train.label_smoothing and class_weights are not for kind = \"language_model\"".into());
@@ -91,7 +95,26 @@ impl Recipe {
         match self.task.kind {
             Task::LanguageModel => true,
             Task::Generate => !matches!(self.encoder, EncoderSpec::Notes(_)),
-            Task::Tag | Task::Classify => false,
+            Task::Tag | Task::Classify | Task::Transcribe | Task::Transduce => false,
+        }
+    }
+
+    fn check_transduce(&self) -> Result<(), String> {
+        let sentences = matches!(self.encoder, EncoderSpec::Sentences(_));
+        match (self.task.kind == Task::Transduce, &self.decoder) {
+            (true, Some(decoder)) => {
+                decoder.check()?;
+                if !sentences {
+                    return Err("kind = \"transduce\" needs encoder.kind = \"sentences\"".into());
+                }
+                if self.decode.is_some() || !self.train.class_weights.is_empty() || self.layers.is_empty() {
+                    return Err("kind = \"transduce\" has layers, and neither [decode] nor train.class_weights".into());
+                }
+                Ok(())
+            }
+            (true, None) => Err("kind = \"transduce\" needs [decoder]".into()),
+            (false, None) if !sentences => Ok(()),
+            (false, _) => Err("[decoder] and encoder.kind = \"sentences\" are for kind = \"transduce\"".into()),
         }
     }
 }
@@ -196,6 +219,9 @@ impl TaskSpec {
         if self.kind != Task::Transcribe && self.symbols.is_some() {
             return Err("task.symbols is for kind = \"transcribe\"".into());
         }
+        if (self.kind == Task::Transduce) != (format == DataFormat::Pairs) {
+            return Err("kind = \"transduce\" and data.format = \"pairs\" go together".into());
+        }
         match self.kind {
             Task::LanguageModel => self.check_language(format)?,
             Task::Generate => {
@@ -210,6 +236,15 @@ impl TaskSpec {
                 TaskSpec { labels: None, ..self.clone() }.check_language(format)?;
             }
             Task::Transcribe => self.check_transcribe(format)?,
+            Task::Transduce => {
+                let others = [self.scheme.is_some(), self.dna_labels.is_some(), self.pooling.is_some()];
+                if others.contains(&true) || self.every.is_some() || self.labels.is_some() || self.ordinal.is_some() {
+                    return Err(
+                        "task.scheme, dna_labels, pooling, every, labels and ordinal are not for kind = \"transduce\""
+                            .into(),
+                    );
+                }
+            }
             Task::Tag => {
                 if self.scheme.is_none() {
                     return Err("task.scheme is missing: bio, plain or runs".into());
@@ -338,6 +373,9 @@ pub enum DataFormat {
     Lines,
     /// For `language_model`: each file one stream.
     Text,
+    /// For `transduce`: `{ source = …, target = … }`, two files with as many lines, or one of `source<TAB>target` lines or
+    /// JSON lines (`.jsonl`) `{"source": "…", "target": "…"}`.
+    Pairs,
 }
 
 /// One source of examples: a path, or a table with more.
@@ -347,6 +385,15 @@ pub enum FileSpec {
     Path(PathBuf),
     File(FileTable),
     Genome(GenomeTable),
+    Pair(PairTable),
+}
+
+/// Two files whose lines belong together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PairTable {
+    pub source: PathBuf,
+    pub target: PathBuf,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

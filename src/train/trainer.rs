@@ -23,7 +23,7 @@ use rand_chacha::ChaCha8Rng;
 use std::time::Instant;
 
 /// Steps in a row without a finite gradient after which training gives up.
-const MAX_BAD_STEPS: usize = 20;
+pub(super) const MAX_BAD_STEPS: usize = 20;
 
 /// What came of a training.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +39,9 @@ pub struct TrainReport {
 /// # Errors
 /// When data cannot be read, the recipe does not fit the data, or the loss does not stay finite.
 pub fn train(recipe: &Recipe, resume: bool) -> Result<TrainReport, TrainError> {
+    if recipe.task.kind == Task::Transduce {
+        return super::transduce::train(recipe, resume);
+    }
     train_until(recipe, resume, recipe.train.epochs)?.finish()
 }
 
@@ -48,6 +51,9 @@ pub fn train(recipe: &Recipe, resume: bool) -> Result<TrainReport, TrainError> {
 /// As [`train`].
 pub fn train_until(recipe: &Recipe, resume: bool, epoch: usize) -> Result<Trainer<'_>, TrainError> {
     recipe.check().map_err(TrainError::recipe)?;
+    if recipe.task.kind == Task::Transduce {
+        return Err(TrainError::recipe("kind = \"transduce\" is trained by train::transduce"));
+    }
     let mut trainer = Trainer::new(recipe, resume)?;
     while trainer.progress.epoch < epoch.min(recipe.train.epochs) && !trainer.out_of_patience() {
         trainer.epoch()?;
@@ -180,7 +186,7 @@ impl<'a> Trainer<'a> {
         let (t, epoch) = (&self.recipe.train, self.progress.epoch);
         let course = match self.recipe.task.kind {
             Task::Tag | Task::LanguageModel | Task::Generate => Course::Carried(Plan::new(&self.corpus, t, self.shape.window, epoch)),
-            Task::Classify | Task::Transcribe => {
+            Task::Classify | Task::Transcribe | Task::Transduce => {
                 Course::Whole(Sequences::new(&self.corpus, t, self.shape.window, epoch))
             }
         };
@@ -365,7 +371,7 @@ fn round4(x: f64) -> f64 {
 }
 
 /// What `model.toml` says of a model's making.
-fn provenance(recipe: &Recipe, progress: &Progress) -> Result<toml::Table, TrainError> {
+pub(super) fn provenance(recipe: &Recipe, progress: &Progress) -> Result<toml::Table, TrainError> {
     let mut table = toml::Table::new();
     table.insert("strand".into(), env!("CARGO_PKG_VERSION").into());
     table.insert("epoch".into(), (progress.best_epoch as i64).into());
@@ -379,7 +385,7 @@ fn provenance(recipe: &Recipe, progress: &Progress) -> Result<toml::Table, Train
     Ok(table)
 }
 
-fn progress_bar(steps: u64, epoch: usize, epochs: usize) -> ProgressBar {
+pub(super) fn progress_bar(steps: u64, epoch: usize, epochs: usize) -> ProgressBar {
     let bar = ProgressBar::new(steps);
     let style = ProgressStyle::with_template("{prefix} {bar:30.cyan/dim} {pos}/{len}  {msg}  {eta} left");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
