@@ -153,6 +153,7 @@ fn what_is_seen_ahead_is_what_pytorch_makes_of_the_same_windows() {
             let layer = LayerSpec { bidirectional: true, ..LayerSpec::new(cell, 4) };
             let shape = NetShape {
                 crf: false,
+                ctc: false,
                 written: Default::default(),
                 language: None,
                 tables: vec![],
@@ -198,6 +199,7 @@ fn what_is_seen_ahead_is_what_pytorch_makes_of_the_same_windows() {
                 targets: targets.iter().map(|&t| t as u32).collect(),
                 weights: vec![1.0; steps],
                 windows: Some(windows),
+                ..TrainBatch::default()
             };
             let (mut net, mut worker) = (TrainNet::new(&shape), Worker::new(&shape, &params));
             net.set(&params, 1);
@@ -269,6 +271,7 @@ fn decoder(file: &SafeTensors<'_>) -> Decoder {
         classes: 4,
         pool: None,
         crf: true,
+        ctc: false,
         written: Default::default(),
     };
     let mut params = Params::random(&shape, &mut <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0));

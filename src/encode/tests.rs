@@ -153,6 +153,7 @@ proptest! {
                         InputFormat::Dna => b"ACGTNACG",
                         InputFormat::Tokens => b"[\"a\"]",
                         InputFormat::Vector => b"[1, 2]",
+                        InputFormat::Notes => b"[[60]]",
                     };
                     encoder.push(&mut state, encoder.format(), start, &mut units, &mut features).unwrap();
                     let before = (state.clone(), units.clone(), features.clone());

@@ -147,6 +147,7 @@ impl Model {
             network: Network::empty(),
             class_label: Vec::new(),
             decoder: None,
+            transcriber: None,
             translator: Some(translator),
             fingerprint_hex: hex(&fingerprint),
             fingerprint,

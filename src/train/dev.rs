@@ -22,7 +22,7 @@ pub(super) const LANES: usize = 64;
 const LONGEST: usize = 20_000;
 
 /// A score of a dev set, 0..=1.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct DevScore {
     pub accuracy: f64,
     /// F1 of the spans, each sentence as a stream; only for spans.
@@ -147,7 +147,7 @@ impl DevSet {
             let surprises = units.surprises(net, threads);
             let nats = surprises.iter().map(|&nats| f64::from(nats)).sum::<f64>() / surprises.len().max(1) as f64;
             let accuracy = (-nats).exp();
-            return DevScore { accuracy, f1: None, endless: None, mean_absolute_error: None, nats: Some(nats), errors: None, bleu: None };
+            return DevScore { accuracy, nats: Some(nats), ..DevScore::default() };
         }
         if let Some(transcripts) = &self.transcripts {
             return transcripts.score(net, threads);
@@ -172,7 +172,7 @@ impl DevSet {
         });
         let ordinal = self.spec.classify.as_ref().is_some_and(|classify| classify.ordinal);
         let mean_absolute_error = ordinal.then(|| self.distance(&labels));
-        DevScore { accuracy, f1, endless, mean_absolute_error, nats: None, errors: None, bleu: None }
+        DevScore { accuracy, f1, endless, mean_absolute_error, ..DevScore::default() }
     }
 
     /// Share of the steps with a known label that are right.

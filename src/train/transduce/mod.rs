@@ -266,7 +266,7 @@ impl<'a> Trainer<'a> {
         let right = pairs.iter().filter(|(text, target)| text == target).count();
         let accuracy = right as f64 / pairs.len() as f64;
         let bleu = Some(bleu(pairs.into_iter()).score);
-        Ok(DevScore { accuracy, f1: None, endless: None, mean_absolute_error: None, nats: None, bleu })
+        Ok(DevScore { accuracy, bleu, ..DevScore::default() })
     }
 
     /// Writes the model directory with the best parameters.
