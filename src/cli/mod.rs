@@ -19,6 +19,7 @@ mod score;
 mod send;
 mod tag;
 mod train;
+mod translate;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -43,6 +44,7 @@ enum Command {
     Eval(eval::Args),
     Score(score::Args),
     Sample(sample::Args),
+    Translate(translate::Args),
     Train(train::Args),
     Model(model::Args),
     Check(check::CheckArgs),
@@ -58,6 +60,7 @@ pub fn run() -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(args),
         Command::Score(args) => score::run(args),
         Command::Sample(args) => sample::run(args),
+        Command::Translate(args) => translate::run(args),
         Command::Train(args) => train::run(args),
         Command::Model(args) => model::run(args),
         Command::Check(args) => check::run(&args),

@@ -1,6 +1,6 @@
 //! The JSON of an output record.
 
-use crate::model::{Likelihood, ModelSpec, Output, Span};
+use crate::model::{Likelihood, ModelSpec, Output, Span, Translation};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 #[derive(serde::Serialize)]
@@ -12,6 +12,8 @@ struct Json<'a> {
     spans: &'a [Span],
     #[serde(flatten)]
     likelihood: Option<StreamLikelihood>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    translations: Option<&'a [Translation]>,
     r#final: bool,
     /// The stream ends without a class: it never had a step.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -85,12 +87,19 @@ pub fn is_empty(model: &ModelSpec, output: &Output, ends: bool) -> bool {
     ends && model.classify.is_some() && output.labels.is_empty()
 }
 
+/// What a translator has translated; nothing of other models.
+pub fn translations<'a>(model: &ModelSpec, output: &'a Output) -> Option<&'a [Translation]> {
+    model.decoder.as_ref().map(|_| &output.translations[..])
+}
+
 /// `{"stream", "seq", "model", "labels": […], "spans": […], "final"}`; from a language model also `units`,
-/// `log_probability` and `perplexity` of the stream.
+/// `log_probability` and `perplexity` of the stream; from a translator `translations`.
 pub fn render(model: &ModelSpec, stream: &str, seq: u64, output: &Output, ends: bool) -> Vec<u8> {
     let (labels, empty) = (labels(model, output), is_empty(model, output, ends));
     let likelihood = output.likelihood.map(StreamLikelihood::from);
-    let json = Json { stream, seq, model: &model.name, labels, spans: &output.spans, likelihood, r#final: ends, empty };
+    let translations = translations(model, output);
+    let (spans, model) = (&output.spans[..], &model.name);
+    let json = Json { stream, seq, model, labels, spans, likelihood, translations, r#final: ends, empty };
     // Fails for maps with keys that are no strings and for failing writers; there is neither.
     serde_json::to_vec(&json).unwrap_or_default()
 }

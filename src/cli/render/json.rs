@@ -6,8 +6,8 @@ use crate::cli::pieces::Piece;
 use serde::Serialize;
 use std::sync::Arc;
 use strand::encode::EncoderSpec;
-use strand::model::{Model, Output, Span, StepLabel, Task};
-use strand::pipeline::output::{Label, StreamLikelihood, is_empty, labels};
+use strand::model::{Model, Output, Span, StepLabel, Task, Translation};
+use strand::pipeline::output::{Label, StreamLikelihood, is_empty, labels, translations};
 
 /// A span's text is left out when it is longer.
 const MAX_SPAN_TEXT_BYTES: usize = 4096;
@@ -25,6 +25,8 @@ struct Record<'a> {
     spans: Vec<SpanRow<'a>>,
     #[serde(flatten)]
     likelihood: Option<StreamLikelihood>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    translations: Option<&'a [Translation]>,
     r#final: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     empty: bool,
@@ -68,6 +70,7 @@ impl Handler for Json {
             labels: labels(spec, &output),
             spans: spans.collect(),
             likelihood: output.likelihood.map(StreamLikelihood::from),
+            translations: translations(spec, &output),
             r#final: piece.ends,
             empty: is_empty(spec, &output, piece.ends),
         };
