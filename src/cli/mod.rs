@@ -20,6 +20,7 @@ mod score;
 mod send;
 mod tag;
 mod train;
+mod translate;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -45,6 +46,7 @@ enum Command {
     Score(score::Args),
     Sample(sample::Args),
     Generate(generate::Args),
+    Translate(translate::Args),
     Train(train::Args),
     Model(model::Args),
     Check(check::CheckArgs),
@@ -61,6 +63,7 @@ pub fn run() -> anyhow::Result<()> {
         Command::Score(args) => score::run(args),
         Command::Sample(args) => sample::run(args),
         Command::Generate(args) => generate::run(args),
+        Command::Translate(args) => translate::run(args),
         Command::Train(args) => train::run(args),
         Command::Model(args) => model::run(args),
         Command::Check(args) => check::run(&args),

@@ -60,7 +60,9 @@ fn as_text(model: &Model, bytes: u64) -> anyhow::Result<String> {
     let mib = bytes as f64 / f64::from(1 << 20);
     writeln!(out, "{}", spec.name)?;
     writeln!(out, "  task         {}", toml::Value::try_from(spec.task)?.as_str().unwrap_or_default())?;
-    writeln!(out, "  labels       {}", spec.labels.join(" "))?;
+    if !spec.labels.is_empty() {
+        writeln!(out, "  labels       {}", spec.labels.join(" "))?;
+    }
     if let Some(classify) = &spec.classify {
         let pooling = toml::Value::try_from(classify.pooling)?;
         let every =
@@ -86,6 +88,21 @@ fn as_text(model: &Model, bytes: u64) -> anyhow::Result<String> {
             classes => format!("by class: {}", classes.join(" ")),
         };
         writeln!(out, "  generate     {classes}, at most {} steps a record", generate.max_steps)?;
+    }
+    if let (Some(decoder), Some(translator)) = (&spec.decoder, model.translator()) {
+        let attention = toml::Value::try_from(decoder.attention)?;
+        let (source, target) = (&translator.source, &translator.target);
+        writeln!(
+            out,
+            "  translates   {} ({}) to {} ({}), attention {}, beam {}, length penalty {}",
+            super::translate::units(source.kind()),
+            source.rows(),
+            super::translate::units(target.kind()),
+            target.rows(),
+            attention.as_str().unwrap_or_default(),
+            decoder.beam,
+            decoder.length_penalty
+        )?;
     }
     if let Some(classes) = &spec.classes {
         let classes: Vec<String> = classes.iter().map(|c| format!("{} → {}", c.class, c.label)).collect();
@@ -124,6 +141,9 @@ fn as_text(model: &Model, bytes: u64) -> anyhow::Result<String> {
         let both = if layer.bidirectional { " in each of two directions" } else { "" };
         let name = format!("{} {}", k + 1, cell.as_str().unwrap_or_default());
         writeln!(out, "  {name:<12} {} wide{both}", layer.hidden)?;
+    }
+    if let Some(decoder) = &spec.decoder {
+        writeln!(out, "\ndecoder\n{}", indented(&toml::to_string(decoder)?))?;
     }
     writeln!(out, "\nencoder\n{}", indented(&toml::to_string(&spec.encoder)?))?;
     if let Some(training) = &spec.training {

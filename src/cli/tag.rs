@@ -50,6 +50,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         _ => (false, false),
     };
     let classifies = model.spec().task == Task::Classify;
+    if model.spec().task == Task::Transduce && output != OutputFormat::Jsonl {
+        let name = &model.spec().name;
+        return Err(usage(format!("`{name}` translates: use `strand translate`, or --output jsonl")));
+    }
     match output {
         OutputFormat::Jsonl => tag(&args, &model, Json { model: model.clone() }),
         OutputFormat::Conll | OutputFormat::Ansi if model.spec().task == Task::Transcribe => {

@@ -70,19 +70,17 @@ impl Sentences {
         Ok(())
     }
 
+    /// What waits is a sentence; of half a character at its end, which is the error, it has nothing.
     pub fn finish(&self, state: &mut ReaderState, rows: &mut Rows) -> Result<(), InputError> {
         let pending = std::mem::take(&mut state.pending);
-        let (whole, cut) = match std::str::from_utf8(&pending) {
-            Ok(text) => (text, false),
-            Err(error) => (std::str::from_utf8(&pending[..error.valid_up_to()]).unwrap_or_default(), true),
-        };
-        if cut {
-            state.position += whole.chars().count() as u64;
-            return Err(InputError::InvalidUtf8 { at: 0 });
-        }
+        let valid = std::str::from_utf8(&pending).map_or_else(|error| error.valid_up_to(), str::len);
+        let whole = std::str::from_utf8(&pending[..valid]).unwrap_or_default();
         let mut waiting = Waiting { text: whole.to_string(), chars: whole.chars().count() };
         self.sentence(&mut waiting, false, state, rows);
-        Ok(())
+        match valid == pending.len() {
+            true => Ok(()),
+            false => Err(InputError::InvalidUtf8 { at: 0 }),
+        }
     }
 
     pub fn push_tokens(&self, state: &mut ReaderState, tokens: &[impl AsRef<str>], rows: &mut Rows) {

@@ -3,8 +3,10 @@
 use super::params::{NetShape, Params};
 use super::spec::SURPRISE_LABELS;
 use super::transcribe::BLANK_LABEL;
+use super::transduce::{self, Attention, DecoderSpec};
 use super::{ClassifySpec, LanguageSpec, LookAhead, Model, ModelError, ModelSpec, Pooling, Scheme, Softmax, Task};
-use crate::encode::{CharSpec, DnaSpec, Encoder, EncoderSpec, EventSpec, WordSpec};
+use crate::encode::units::{UnitKind, Units};
+use crate::encode::{CharSpec, DnaSpec, Encoder, EncoderSpec, EventSpec, SentenceSpec, WordSpec};
 use crate::rnn::{Cell, LayerSpec};
 use rand::SeedableRng;
 use std::path::Path;
@@ -138,6 +140,46 @@ pub fn random_model(dir: &Path, spec: &ModelSpec, text: &str, seed: u64) -> Resu
     let mut params = Params::random(&shape, &mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
     params.slices_mut().flatten().for_each(|x| *x *= 4.0);
     Model::save(dir, spec, &encoder, &params)
+}
+
+/// A model specification that translates sentences of characters to words.
+pub fn translator_spec(name: &str, attention: Attention, max_source: usize) -> ModelSpec {
+    let decoder = DecoderSpec {
+        units: UnitKind::Words,
+        dim: 5,
+        min_count: 1,
+        max_units: 100,
+        attention,
+        inner: None,
+        readout: Some(6),
+        beam: 3,
+        length_penalty: 0.6,
+        max_length: 12,
+        layers: layers(&[Cell::Gru, Cell::Lstm], 7),
+    };
+    let sentences =
+        SentenceSpec { units: UnitKind::Chars, dim: 6, min_count: 1, max_source, ends: vec!['.'], ..SentenceSpec::default() };
+    ModelSpec {
+        task: Task::Transduce,
+        scheme: Scheme::Plain,
+        labels: Vec::new(),
+        outside: None,
+        decoder: Some(decoder),
+        encoder: EncoderSpec::Sentences(sentences),
+        ..words_spec(name, vec![LayerSpec { bidirectional: true, ..LayerSpec::new(Cell::Lstm, 6) }])
+    }
+}
+
+/// Writes a translator of this specification into `dir`, both its vocabularies from `text`, its weights random by `seed`.
+pub fn random_translator(dir: &Path, spec: &ModelSpec, text: &str, seed: u64) -> Result<(), ModelError> {
+    let invalid = |detail: String| ModelError::Invalid { path: dir.to_path_buf(), detail };
+    let encoder = Encoder::learn(&spec.encoder, &mut std::iter::once(text), Path::new("."))
+        .map_err(|e| invalid(e.to_string()))?;
+    let target = Units::learn(transduce::decoder_of(spec).map_err(invalid)?.choice(), std::iter::once(text));
+    let shape = transduce::shape_of(spec, &encoder, &target).map_err(invalid)?;
+    let mut params = shape.random(&mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
+    params.slices_mut().flatten().for_each(|x: &mut f32| *x *= 4.0);
+    Model::save_translator(dir, spec, &encoder, &target, &params)
 }
 
 /// Some text with names in it, for [`random_model`] and as input.

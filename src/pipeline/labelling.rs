@@ -282,6 +282,7 @@ impl Labeller {
         }
         entry.labels += current.output.labels.len() as u64;
         entry.position = current.output.labels.last().map_or(entry.position, |label| label.end);
+        entry.position = current.output.translations.last().map_or(entry.position, |translation| translation.end);
         entry.ended = ends;
         entry.active_ms = now_ms;
         let raw = current.record.raw;

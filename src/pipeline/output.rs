@@ -1,7 +1,7 @@
 //! The JSON of an output record.
 
 use crate::model::transcribe::joined;
-use crate::model::{Likelihood, ModelSpec, Output, Span, Task};
+use crate::model::{Likelihood, ModelSpec, Output, Span, Task, Translation};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 #[derive(serde::Serialize)]
@@ -16,6 +16,8 @@ struct Json<'a> {
     /// From a transcriber: the labels of this record as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     transcript: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    translations: Option<&'a [Translation]>,
     r#final: bool,
     /// The stream ends without a class: it never had a step.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -95,14 +97,26 @@ pub fn is_empty(model: &ModelSpec, output: &Output, ends: bool) -> bool {
     ends && model.classify.is_some() && output.labels.is_empty()
 }
 
+/// What a translator has translated; nothing of other models.
+pub fn translations<'a>(model: &ModelSpec, output: &'a Output) -> Option<&'a [Translation]> {
+    model.decoder.as_ref().map(|_| &output.translations[..])
+}
+
 /// `{"stream", "seq", "model", "labels": […], "spans": […], "final"}`; from a language model also `units`,
-/// `log_probability` and `perplexity` of the stream; from a transcriber `transcript`.
+/// `log_probability` and `perplexity` of the stream; from a transcriber `transcript`, from a translator `translations`.
 pub fn render(model: &ModelSpec, stream: &str, seq: u64, output: &Output, ends: bool) -> Vec<u8> {
-    let (labels, empty) = (labels(model, output), is_empty(model, output, ends));
-    let likelihood = output.likelihood.map(StreamLikelihood::from);
-    let (transcript, spans) = (transcript(model, output), &output.spans);
-    let json =
-        Json { stream, seq, model: &model.name, labels, spans, likelihood, transcript, r#final: ends, empty };
+    let json = Json {
+        stream,
+        seq,
+        model: &model.name,
+        labels: labels(model, output),
+        spans: &output.spans,
+        likelihood: output.likelihood.map(StreamLikelihood::from),
+        transcript: transcript(model, output),
+        translations: translations(model, output),
+        r#final: ends,
+        empty: is_empty(model, output, ends),
+    };
     // Fails for maps with keys that are no strings and for failing writers; there is neither.
     serde_json::to_vec(&json).unwrap_or_default()
 }

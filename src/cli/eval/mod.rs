@@ -3,12 +3,14 @@
 mod classes;
 mod genome;
 mod language;
+mod pairs;
 mod report;
 mod sentences;
 mod transcripts;
 
 use super::lanes::Handler;
 use super::pieces::Piece;
+use super::translate::SearchArgs;
 use super::{default_threads, load_model, print, usage};
 use clap::ValueEnum;
 use std::ops::Range;
@@ -25,6 +27,8 @@ use strand::model::{Output, Span, Task};
   strand eval --model models/sentiment-en test.tsv.gz --json
   strand eval --model models/charlm-shakespeare input.txt.gz --range 1003854..1115394 --json
   strand eval --model models/digits-en test.jsonl --json
+  strand eval --model models/dates-iso test.tsv
+  strand eval --model runs/multi30k/model test.en.gz test.de.gz --json
   strand eval --model models/dna-coding ecoli.fna.gz --intervals ecoli.cds.tsv.gz --range 3900000..4641652
 
 Spans are counted as conlleval and seqeval count them: right with exact bounds and type.")]
@@ -34,8 +38,9 @@ pub struct Args {
     model: PathBuf,
     /// Labelled files (token<TAB>label lines, or .jsonl with tokens and labels), or a genome (FASTA); for a classifier
     /// lines of a label and a text (or text<TAB>label), or .jsonl with text and label; for a language model text, tokens
-    /// or .jsonl, of which `labels` may say which units are `surprising`; for a transcriber .jsonl with vector and transcript;
-    /// plain or gzip
+    /// or .jsonl, of which `labels` may say which units are `surprising`; for a transcriber .jsonl with vector and
+    /// transcript; for a translator source<TAB>target lines, or .jsonl with source and target, or two files whose lines
+    /// belong together; plain or gzip
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// Print one JSON object instead of a table
@@ -61,6 +66,8 @@ pub struct Args {
     /// For a language model: each line of a text (or tokens) file is a stream of its own, not the whole file one stream
     #[arg(long)]
     lines: bool,
+    #[command(flatten)]
+    search: SearchArgs,
     /// Threads that label [default: one for each processor]; the figures do not depend on it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -82,6 +89,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let model = load_model(&args.model)?;
     let threads = args.threads.map_or_else(default_threads, usize::from);
     let from = args.from.unwrap_or(Input::Tokens);
+    if model.spec().task == Task::Transduce {
+        let others = [args.intervals.is_some(), args.from.is_some(), args.range.is_some(), args.map.is_some(), args.lines];
+        if others.contains(&true) || args.streams == Streams::Endless {
+            let name = &model.spec().name;
+            return Err(usage(format!("`{name}` translates: --intervals, --from, --range, --map, --lines and --as are not for it")));
+        }
+        let report = pairs::evaluate(&model, &args.files, &args.search, threads)?;
+        return print(&if args.json { report.json()? } else { report.table() });
+    }
+    if args.search.is_given() {
+        return Err(usage("--beam, --length-penalty and --max-length are for translators"));
+    }
     if matches!(model.spec().task, Task::LanguageModel | Task::Generate) {
         if args.intervals.is_some() || args.streams == Streams::Endless || args.from.is_some() {
             let name = &model.spec().name;

@@ -6,8 +6,8 @@ use crate::cli::pieces::Piece;
 use serde::Serialize;
 use std::sync::Arc;
 use strand::encode::EncoderSpec;
-use strand::model::{Model, Output, Span, StepLabel, Task};
-use strand::pipeline::output::{Label, StreamLikelihood, is_empty, labels, transcript};
+use strand::model::{Model, Output, Span, StepLabel, Task, Translation};
+use strand::pipeline::output::{Label, StreamLikelihood, is_empty, labels, transcript, translations};
 
 /// A span's text is left out when it is longer.
 const MAX_SPAN_TEXT_BYTES: usize = 4096;
@@ -27,6 +27,8 @@ struct Record<'a> {
     likelihood: Option<StreamLikelihood>,
     #[serde(skip_serializing_if = "Option::is_none")]
     transcript: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    translations: Option<&'a [Translation]>,
     r#final: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     empty: bool,
@@ -71,6 +73,7 @@ impl Handler for Json {
             spans: spans.collect(),
             likelihood: output.likelihood.map(StreamLikelihood::from),
             transcript: transcript(spec, &output),
+            translations: translations(spec, &output),
             r#final: piece.ends,
             empty: is_empty(spec, &output, piece.ends),
         };

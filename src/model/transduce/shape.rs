@@ -1,8 +1,10 @@
 //! The parts of an encoder–decoder and the names of their weights.
 
 use super::{Attention, DecoderSpec};
-use crate::model::params::{Init, LayerAt, Tensor, Tensors, recurrent};
+use crate::model::params::{Init, LayerAt, Params, Tensor, Tensors, recurrent};
 use crate::rnn::LayerSpec;
+use crate::rnn::real::Real;
+use rand::Rng;
 
 /// The shape of an encoder–decoder: with V_s and V_t units on either side,
 ///
@@ -37,6 +39,11 @@ impl TransduceShape {
             inner: spec.inner.unwrap_or(top),
             readout: spec.readout.unwrap_or(top),
         }
+    }
+
+    /// First values of all weights.
+    pub fn random<T: Real>(&self, rng: &mut impl Rng) -> Params<T> {
+        Params::drawn(self, rng)
     }
 
     /// Says which layer cannot be what it is asked to be.
