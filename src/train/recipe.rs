@@ -4,7 +4,9 @@
 use super::optimizer::{OptimizerSpec, Rule};
 use crate::data::{DnaScheme, LabelAt, LabelMap};
 use crate::encode::EncoderSpec;
-use crate::model::{DecodeKind, DecodeSpec, GenerateSpec, LanguageSpec, LookAhead, Pooling, Scheme, Softmax, Task, lookahead};
+use crate::model::{
+    DecodeKind, DecodeSpec, GenerateSpec, LanguageSpec, LookAhead, Pooling, Scheme, Softmax, Task, lookahead,
+};
 use crate::rnn::LayerSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -43,7 +45,9 @@ impl Recipe {
                 return Err("train.label_smoothing and class_weights are not for kind = \"generate\"".into());
             }
             if matches!(self.encoder, EncoderSpec::Dna(_) | EncoderSpec::Vector(_)) {
-                return Err("kind = \"generate\" needs encoder.kind = \"words\", \"chars\", \"events\" or \"notes\"".into());
+                return Err(
+                    "kind = \"generate\" needs encoder.kind = \"words\", \"chars\", \"events\" or \"notes\"".into()
+                );
             }
             if notes && (self.task.softmax.is_some() || !self.task.cutoffs.is_empty()) {
                 return Err("task.softmax and cutoffs are for units; steps of notes have no softmax".into());

@@ -4,7 +4,7 @@ use crate::daemon_harness::Daemon;
 use serde_json::json;
 use strand::model::testing::TEXT;
 
-const STREAMS: usize = 5;
+pub const STREAMS: usize = 5;
 
 /// Records of several streams: pieces cut anywhere, some flushed or reset, then the end of each.
 fn records() -> Vec<String> {
@@ -34,14 +34,18 @@ fn records() -> Vec<String> {
 /// `start` starts a daemon on the data directory of this name. Output records of each stream, which are the same, byte for
 /// byte, whether the daemon is killed every thirty records or never.
 pub fn in_the_middle(start: impl Fn(&str) -> Daemon) -> Vec<String> {
-    let records = records();
+    in_the_middle_of(&records(), start)
+}
+
+/// The same with these records of the streams `s0` to `s4`, of which each ends.
+pub fn in_the_middle_of(records: &[String], start: impl Fn(&str) -> Daemon) -> Vec<String> {
     let all = |daemon: &Daemon| {
         daemon.settle();
         let labels = |k| daemon.get(&format!("/v1/labels?stream=s{k}&limit=1000")).body;
         (0..STREAMS).map(labels).collect::<Vec<String>>()
     };
     let undisturbed = start("undisturbed");
-    for record in &records {
+    for record in records {
         assert_eq!(undisturbed.post("/v1/records", record).status, 202);
     }
     let wanted = all(&undisturbed);
