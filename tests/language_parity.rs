@@ -100,7 +100,7 @@ fn a_language_model_follows_pytorchs_loss_for_60_steps() {
             let begins = if step % 5 == 0 { 2 } else { 0 };
             let batch = TrainBatch {
                 windows: None,
-            chords: Vec::new(),
+                chords: Vec::new(),
                 features: Features { steps: 80, ids: x.to_vec(), ..Features::default() },
                 sizes: vec![streams; steps],
                 reset: (0..80).map(|row| row < begins).collect(),

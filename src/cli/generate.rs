@@ -80,7 +80,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let of_notes = matches!(model.encoder().spec(), EncoderSpec::Notes(_));
     let form = args.output.unwrap_or(if of_notes { Form::Jsonl } else { Form::Text });
     if form == Form::Midi && !of_notes {
-        return Err(usage(format!("MIDI is for notes; `{}` writes {}", model.spec().name, model.encoder().spec().kind())));
+        return Err(usage(format!(
+            "MIDI is for notes; `{}` writes {}",
+            model.spec().name,
+            model.encoder().spec().kind()
+        )));
     }
     if form == Form::Midi && args.out.is_none() && std::io::stdout().is_terminal() {
         return Err(usage("a MIDI file is no text: give --out FILE"));

@@ -236,7 +236,9 @@ fn payload_of(record: &mut JsonRecord) -> Result<Payload, String> {
         (Some(payload), None) => Ok(payload),
         (None, _) if record.event.is_some() && record.stream.is_some() => Ok(Payload::Nothing),
         (None, _) => Err("expected one of the keys `text`, `tokens`, `dna`, `vector`, `notes`".to_string()),
-        (Some(_), Some(_)) => Err("expected only one of the keys `text`, `tokens`, `dna`, `vector`, `notes`".to_string()),
+        (Some(_), Some(_)) => {
+            Err("expected only one of the keys `text`, `tokens`, `dna`, `vector`, `notes`".to_string())
+        }
     }
 }
 

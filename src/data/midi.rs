@@ -31,7 +31,8 @@ pub fn midi(steps: &[Chord], pace: Pace) -> Result<Vec<u8>, String> {
         return Err(format!("{steps_per_beat} steps in a quarter note: must be 1 to 96"));
     }
     let at = |step: usize| step as u64 * u64::from(TICKS) / u64::from(steps_per_beat);
-    let event = |delta: u64, kind| TrackEvent { delta: u28::new(delta.min(u64::from(u28::max_value().as_int())) as u32), kind };
+    let event =
+        |delta: u64, kind| TrackEvent { delta: u28::new(delta.min(u64::from(u28::max_value().as_int())) as u32), kind };
     let key = |on: bool, pitch: u8| {
         let (key, vel) = (u7::new(pitch), u7::new(VELOCITY));
         let message = if on { MidiMessage::NoteOn { key, vel } } else { MidiMessage::NoteOff { key, vel } };
@@ -74,7 +75,9 @@ mod tests {
         for event in &file.tracks[0] {
             now += event.delta.as_int();
             match event.kind {
-                TrackEventKind::Midi { message: MidiMessage::NoteOn { key, .. }, .. } => seen.push((now, key.as_int(), true)),
+                TrackEventKind::Midi { message: MidiMessage::NoteOn { key, .. }, .. } => {
+                    seen.push((now, key.as_int(), true))
+                }
                 TrackEventKind::Midi { message: MidiMessage::NoteOff { key, .. }, .. } => {
                     seen.push((now, key.as_int(), false));
                 }
@@ -83,8 +86,16 @@ mod tests {
             }
         }
         let (on, off) = (true, false);
-        let wanted =
-            [(0, 60, on), (0, 64, on), (240, 64, off), (240, 65, on), (480, 60, off), (480, 65, off), (720, 60, on), (960, 60, off)];
+        let wanted = [
+            (0, 60, on),
+            (0, 64, on),
+            (240, 64, off),
+            (240, 65, on),
+            (480, 60, off),
+            (480, 65, off),
+            (720, 60, on),
+            (960, 60, off),
+        ];
         assert_eq!(seen, wanted);
         assert_eq!(now, 960);
     }

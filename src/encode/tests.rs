@@ -57,6 +57,8 @@ fn all_encoders() -> Vec<Encoder> {
         learn(EncoderSpec::Dna(DnaSpec::default())),
         learn(EncoderSpec::Events(EventSpec::default())),
         learn(EncoderSpec::Vector(VectorSpec { width: 2 })),
+        learn(EncoderSpec::Notes(NoteSpec { lowest: 60, highest: 64 })),
+        learn(EncoderSpec::Notes(NoteSpec { lowest: 60, highest: 64 })).with_classes(2),
     ]
 }
 
@@ -145,7 +147,14 @@ proptest! {
     #[test]
     fn an_error_changes_nothing(bytes in vec(any::<u8>(), 0..40), ascii in "[\\[\\]0-9,.\"a-e -]{0,20}", good in text()) {
         for encoder in &all_encoders() {
-            for format in [InputFormat::Text, InputFormat::Tokens, InputFormat::Dna, InputFormat::Vector] {
+            let all = [
+                InputFormat::Text,
+                InputFormat::Tokens,
+                InputFormat::Dna,
+                InputFormat::Vector,
+                InputFormat::Notes,
+            ];
+            for format in all {
                 for bytes in [&bytes[..], ascii.as_bytes(), &[good.as_bytes(), &bytes].concat(), b"[[1,2],[3]]"] {
                     let (mut state, mut units, mut features) = Default::default();
                     let start: &[u8] = match encoder.format() {
@@ -153,7 +162,7 @@ proptest! {
                         InputFormat::Dna => b"ACGTNACG",
                         InputFormat::Tokens => b"[\"a\"]",
                         InputFormat::Vector => b"[1, 2]",
-                        InputFormat::Notes => b"[[60]]",
+                        InputFormat::Notes => b"[[60], []]",
                     };
                     encoder.push(&mut state, encoder.format(), start, &mut units, &mut features).unwrap();
                     let before = (state.clone(), units.clone(), features.clone());

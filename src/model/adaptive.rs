@@ -119,10 +119,7 @@ impl UnitHead {
                 units,
             }
         };
-        UnitHead {
-            softmax: softmax.clone(),
-            tails: (0..softmax.clusters()).map(tail).collect(),
-        }
+        UnitHead { softmax: softmax.clone(), tails: (0..softmax.clusters()).map(tail).collect() }
     }
 }
 

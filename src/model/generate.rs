@@ -195,7 +195,11 @@ impl Session {
         if self.is_begun() && (prompt.class.is_some() || prompt.seed.is_some()) {
             return wrong("class and seed are for a stream's beginning: send them with `start` or `reset`".into());
         }
-        if [prompt.notes.is_some(), prompt.text.is_some(), prompt.tokens.is_some()].iter().filter(|given| **given).count() > 1
+        if [prompt.notes.is_some(), prompt.text.is_some(), prompt.tokens.is_some()]
+            .iter()
+            .filter(|given| **given)
+            .count()
+            > 1
         {
             return wrong("only one of notes, text and tokens may be given".into());
         }
@@ -285,7 +289,8 @@ impl Session {
                 let _ = model.encoder.push_chords(&mut self.reader, &[chord], &mut self.units, &mut self.features);
             }
             _ => {
-                let row = pick(&self.next_unit(model), SamplerSpec { temperature, seed, ..SamplerSpec::default() }, &mut rng);
+                let row =
+                    pick(&self.next_unit(model), SamplerSpec { temperature, seed, ..SamplerSpec::default() }, &mut rng);
                 // Every row but 0 has a text, and 0 is drawn only where there is no other.
                 let text = model.encoder.unit_text(row).unwrap_or_default();
                 self.push_tokens(model, &[&text]);
@@ -349,7 +354,8 @@ mod tests {
     #[test]
     fn a_prompt_is_all_or_nothing() {
         assert_eq!(Prompt::parse(b" \n").unwrap(), Prompt::default());
-        let prompt = Prompt::parse(br#"{"class":"jig","notes":[[60],[]],"steps":3,"temperature":0.5,"seed":7}"#).unwrap();
+        let prompt =
+            Prompt::parse(br#"{"class":"jig","notes":[[60],[]],"steps":3,"temperature":0.5,"seed":7}"#).unwrap();
         assert_eq!(prompt.notes, Some(vec![Chord::default().with(60), Chord::default()]));
         assert_eq!((prompt.class.as_deref(), prompt.steps, prompt.seed), (Some("jig"), Some(3), Some(7)));
         let code = |json: &str| Prompt::parse(json.as_bytes()).unwrap_err().code();

@@ -115,7 +115,9 @@ impl Stepper {
                     let columns = session.features.dense_of(k, model.encoder.layout());
                     Chord::of_columns(&columns[..network.shape().classes], lowest)
                 })),
-                None => units.extend(session.features.ids.iter().skip(steps.start * tables).step_by(tables).take(count)),
+                None => {
+                    units.extend(session.features.ids.iter().skip(steps.start * tables).step_by(tables).take(count))
+                }
             }
             session.pool[0] = 1.0;
             session.pool[1..].copy_from_slice(&h[last * top..]);

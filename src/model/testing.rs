@@ -1,12 +1,15 @@
 //! Small models with random weights, for tests and examples: they label nonsense, but exactly as a trained one would.
 
+use super::generate::LABELS;
 use super::params::{NetShape, Params};
 use super::spec::SURPRISE_LABELS;
 use super::transcribe::BLANK_LABEL;
 use super::transduce::{self, Attention, DecoderSpec};
-use super::{ClassifySpec, LanguageSpec, LookAhead, Model, ModelError, ModelSpec, Pooling, Scheme, Softmax, Task};
 use crate::encode::units::{UnitKind, Units};
-use crate::encode::{CharSpec, DnaSpec, Encoder, EncoderSpec, EventSpec, SentenceSpec, WordSpec};
+use super::{
+    ClassifySpec, GenerateSpec, LanguageSpec, LookAhead, Model, ModelError, ModelSpec, Pooling, Scheme, Softmax, Task,
+};
+use crate::encode::{CharSpec, DnaSpec, Encoder, EncoderSpec, EventSpec, NoteSpec, SentenceSpec, WordSpec};
 use crate::rnn::{Cell, LayerSpec};
 use rand::SeedableRng;
 use std::path::Path;
@@ -117,6 +120,26 @@ pub fn language_spec(name: &str, layers: Vec<LayerSpec>, encoder: EncoderSpec, c
         encoder,
         ..words_spec(name, layers)
     }
+}
+
+/// A model specification that writes units, or with an encoder of notes these, by class if there are classes.
+pub fn generate_spec(name: &str, layers: Vec<LayerSpec>, encoder: EncoderSpec, classes: &[&str]) -> ModelSpec {
+    let of_notes = matches!(encoder, EncoderSpec::Notes(_));
+    let of_units = language_spec(name, layers, encoder, &[]);
+    let classes = classes.iter().map(|class| class.to_string()).collect();
+    let language = of_units.language.clone().filter(|_| !of_notes).map(|of| LanguageSpec { threshold: None, ..of });
+    ModelSpec {
+        task: Task::Generate,
+        labels: LABELS.map(String::from).to_vec(),
+        generate: Some(GenerateSpec { max_steps: 200, classes }),
+        language,
+        ..of_units
+    }
+}
+
+/// Notes of an octave.
+pub fn notes_encoder() -> EncoderSpec {
+    EncoderSpec::Notes(NoteSpec { lowest: 60, highest: 71 })
 }
 
 /// Characters as the units of a language model.

@@ -6,9 +6,9 @@ use super::recipe::{DataFormat, DataSpec, FileSpec, FileTable, GenomeTable, Reci
 use crate::data::{self, Content, DnaScheme, LabelAt, Sentence};
 use crate::encode::{Chord, Encoder, EncoderSpec, Features, InputError, ReaderState};
 use crate::model::spec::SURPRISE_LABELS;
-use crate::model::{GenerateSpec, generate};
 use crate::model::transcribe::BLANK_LABEL;
 use crate::model::{ClassifySpec, LanguageSpec, ModelSpec, Scheme, Task};
+use crate::model::{GenerateSpec, generate};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -189,7 +189,9 @@ impl Examples {
 
     /// The units of all labelled streams, as an encoder without a vocabulary cuts them.
     fn texts(&self, spec: &EncoderSpec) -> Result<Vec<String>, TrainError> {
-        if self.streams.is_empty() || matches!(spec, EncoderSpec::Vector(_) | EncoderSpec::Dna(_) | EncoderSpec::Notes(_)) {
+        if self.streams.is_empty()
+            || matches!(spec, EncoderSpec::Vector(_) | EncoderSpec::Dna(_) | EncoderSpec::Notes(_))
+        {
             return Ok(Vec::new());
         }
         let mut bare = spec.clone();

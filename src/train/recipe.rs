@@ -46,7 +46,9 @@ impl Recipe {
                 return Err("train.label_smoothing and class_weights are not for kind = \"generate\"".into());
             }
             if matches!(self.encoder, EncoderSpec::Dna(_) | EncoderSpec::Vector(_)) {
-                return Err("kind = \"generate\" needs encoder.kind = \"words\", \"chars\", \"events\" or \"notes\"".into());
+                return Err(
+                    "kind = \"generate\" needs encoder.kind = \"words\", \"chars\", \"events\" or \"notes\"".into()
+                );
             }
             if notes && (self.task.softmax.is_some() || !self.task.cutoffs.is_empty()) {
                 return Err("task.softmax and cutoffs are for units; steps of notes have no softmax".into());

@@ -421,6 +421,33 @@ fn gradients_of_an_adaptive_softmax_are_the_finite_differences() {
     check_language(&[1, 3], Some((0.2, 0.3)), 24);
 }
 
+/// Notes of streams that are each of one of `classes` classes; two streams begin.
+fn check_notes(classes: usize, dropout: Option<(f64, f64)>, seed: u64) {
+    use crate::encode::Chord;
+    use crate::model::notes::WrittenShape;
+    let stack = vec![layer(Cell::Gru, 4, Nonlinearity::Tanh), layer(Cell::Lstm, 5, Nonlinearity::Tanh)];
+    let of = shape(stack, None);
+    let shape = NetShape { classes: 7, written: WrittenShape { notes: Some(60), classes }, ..of };
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut given = batch(&mut rng, false);
+    if classes > 0 {
+        // The last columns of a row say of which class its stream is.
+        given.features.dense =
+            (0..given.features.steps).flat_map(|row| [(row % 2) as f32, (1 - row % 2) as f32]).collect();
+    }
+    given.targets = (0..13).map(|k| if k == 1 || k == 8 { NO_TARGET } else { 0 }).collect();
+    given.chords = (0..13).map(|_| Chord(u128::from(rng.random_range(0..128u8)) << 60)).collect();
+    given.weights = (0..13).map(|k| 0.5 + k as f32 * 0.1).collect();
+    check_batch(shape, rng, given, Vec::new(), LossSpec { label_smoothing: 0.0, ..LOSS }, dropout);
+}
+
+#[test]
+fn gradients_of_notes_are_the_finite_differences() {
+    check_notes(0, None, 30);
+    check_notes(2, None, 31);
+    check_notes(2, Some((0.2, 0.3)), 32);
+}
+
 #[test]
 fn the_training_language_model_tells_units_as_the_running_one() {
     use crate::model::adaptive::{UnitScratch, UnitSoftmax};

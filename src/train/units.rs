@@ -9,9 +9,9 @@ use super::recipe::{DataFormat, FileTable, Recipe};
 use crate::data::{self, Content, DataError, Source};
 use crate::encode::{Chord, Encoder, EncoderSpec, Features, InputFormat, Layout, NoteSpec, ReaderState};
 use crate::model::adaptive::UnitScratch;
+use crate::model::network::{Lane, Network, Scratch};
 use crate::model::notes::WrittenShape;
 use crate::model::{ModelSpec, Task};
-use crate::model::network::{Lane, Network, Scratch};
 
 /// Units of dev that are scored in one piece, and units before it that only run forwards (but for the stream's start).
 const PIECE: usize = 1000;
@@ -28,7 +28,9 @@ impl Examples {
             return Err(TrainError::recipe("data range = [from, to] is for data.format = \"text\""));
         }
         if table.transpose.is_some_and(|[from, to]| from > to || to - from > 24) {
-            return Err(TrainError::recipe("data transpose = [from, to]: from at most to, 24 semitones in all at most"));
+            return Err(TrainError::recipe(
+                "data transpose = [from, to]: from at most to, 24 semitones in all at most",
+            ));
         }
         let mut streams: Vec<(Content, String)> = match recipe.data.format {
             DataFormat::Jsonl => {
@@ -144,7 +146,9 @@ impl Corpus {
             match classes.iter().position(|class| class == label) {
                 Some(class) => state.set_class(class as u16),
                 None if classes.is_empty() => {}
-                None => return Err(TrainError::recipe(format!("the label {label:?} is none of the classes {classes:?}"))),
+                None => {
+                    return Err(TrainError::recipe(format!("the label {label:?} is none of the classes {classes:?}")));
+                }
             }
             content
                 .encode_from(state, encoder, &mut units, &mut corpus.features)

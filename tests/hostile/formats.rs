@@ -9,7 +9,9 @@ use strand::encode::{
     CharSpec, DnaSpec, Encoder, EncoderSpec, EventSpec, InputError, InputFormat, Tokenizer, VectorSpec, WordSpec,
 };
 use strand::model::params::{NetShape, Params};
-use strand::model::testing::{TEXT, language_spec, layers, look_ahead_spec, transcripts_spec, words_spec};
+use strand::model::testing::{
+    TEXT, generate_spec, language_spec, layers, look_ahead_spec, notes_encoder, transcripts_spec, words_spec,
+};
 use strand::model::{DecodeKind, DecodeSpec, LookAhead, Model, ModelSpec, Output, Scheme, Session, Stepper};
 use strand::rnn::{Cell, LayerSpec, Nonlinearity};
 
@@ -17,7 +19,8 @@ use strand::rnn::{Cell, LayerSpec, Nonlinearity};
 const FACTOR: usize = 400;
 const FIXED: usize = 64 << 10;
 
-const FORMATS: [InputFormat; 4] = [InputFormat::Text, InputFormat::Tokens, InputFormat::Dna, InputFormat::Vector];
+const FORMATS: [InputFormat; 5] =
+    [InputFormat::Text, InputFormat::Tokens, InputFormat::Dna, InputFormat::Vector, InputFormat::Notes];
 
 thread_local! {
     static MODELS: Vec<Arc<Model>> = specs().map(|spec| Arc::new(model(spec))).collect();
@@ -26,7 +29,7 @@ thread_local! {
 /// A tiny model of each kind: three of words (one for each tokenizer), characters, two of DNA, events, two of vectors;
 /// then words and vectors through the other cells, with layer normalisation and residual layers; language models of
 /// characters and, with an adaptive softmax, of events; words and characters whose labels wait for their neighbours; words,
-/// vectors and bases through bidirectional layers that look ahead.
+/// vectors and bases through bidirectional layers that look ahead; notes, without and with classes, and words that are written.
 pub fn with_models<T>(run: impl FnOnce(&[Arc<Model>]) -> T) -> T {
     MODELS.with(|models| run(models))
 }
@@ -88,6 +91,9 @@ pub fn specs() -> impl Iterator<Item = ModelSpec> {
         ModelSpec { encoder: words(Tokenizer::UdEnglish), ..ahead(3, 2) },
         ModelSpec { encoder: EncoderSpec::Vector(VectorSpec { width: 2 }), ..ahead(5, 1) },
         ModelSpec { encoder: dna(&[3]), scheme: Scheme::Runs, ..ahead(0, 1) },
+        generate_spec("tiny", layers(&[Cell::Gru], 3), notes_encoder(), &[]),
+        generate_spec("tiny", layers(&[Cell::Lstm], 3), notes_encoder(), &["jig", "reel"]),
+        generate_spec("tiny", layers(&[Cell::Gru], 3), words(Tokenizer::Whitespace), &["letter", "list", "poem"]),
     ])
 }
 
@@ -113,6 +119,7 @@ fn options(input: usize, cells: &[Cell]) -> Vec<LayerSpec> {
 
 fn model(spec: ModelSpec) -> Model {
     let encoder = Encoder::learn(&spec.encoder, &mut TEXT.split_whitespace(), Path::new(".")).unwrap();
+    let encoder = encoder.with_classes(spec.stream_classes().len());
     let shape = NetShape::of(&spec, encoder.layout()).unwrap();
     let mut params = Params::random(&shape, &mut <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(7));
     // Weights as wide as those of trained models.
@@ -187,11 +194,15 @@ fn outcome(model: &Arc<Model>, format: InputFormat, records: &[&[u8]], saves: bo
 }
 
 /// h and c of the saved state of an ended stream: they are at its end, before the checksum and what language models carry
-/// (whether there was a unit, the last output, ln P and the number of units), or the count of the steps that wait.
+/// (whether there was a unit, the last output, ln P and the number of units; then how a stream is written), or the count of the steps that wait.
 fn numbers(model: &Model, state: &[u8]) -> impl Iterator<Item = f32> {
     let count: usize = model.spec().layers.iter().map(|layer| layer.cell.state() * layer.hidden).sum();
     let top = model.spec().layers.last().map_or(0, |layer| layer.hidden);
-    let carried = if model.spec().language.is_some() { 4 * (1 + top) + 16 } else { 0 };
+    let carried = match (&model.spec().language, &model.spec().generate) {
+        (None, None) => 0,
+        (_, None) => 4 * (1 + top) + 16,
+        (_, Some(_)) => 4 * (1 + top) + 16 + 28,
+    };
     let end = state.len() - 4 - carried - if model.spec().window().is_some() { 4 } else { 0 };
     state[end - 4 * count..end].as_chunks::<4>().0.iter().map(|&number| f32::from_le_bytes(number))
 }
@@ -220,6 +231,7 @@ pub fn check(bytes: &[u8]) {
             }
             InputFormat::Tokens => parts::<String>(body, seed),
             InputFormat::Vector => parts::<Vec<serde_json::Number>>(body, seed),
+            InputFormat::Notes => parts::<Vec<u8>>(body, seed),
         };
         if let Some(cut) = cut {
             let cut: Vec<&[u8]> = cut.iter().map(Vec::as_slice).collect();

@@ -90,6 +90,7 @@ fn sections(body: &[u8]) -> Vec<(&'static str, &[u8])> {
 fn fit(dir: &Path) {
     let Ok(spec) = ModelSpec::load(dir) else { return };
     let Ok(encoder) = Encoder::load(&spec.encoder, dir) else { return };
+    let encoder = encoder.with_classes(spec.stream_classes().len());
     let Ok(shape) = NetShape::of(&spec, encoder.layout()) else { return };
     if numbers(&shape) <= MOST_NUMBERS {
         let mut rng = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(7);
@@ -112,7 +113,13 @@ fn numbers(shape: &NetShape) -> u128 {
         (0..softmax.clusters()).map(|i| of(softmax.narrow(i, shape.top()), shape.top() + softmax.cluster(i).len()))
     });
     let crf = if shape.crf { of(shape.classes, shape.classes + 2) } else { 0 };
-    tables + chars + layers.sum::<u128>() + of(shape.classes, shape.top() + 1) + tails.sum::<u128>() + crf
+    tables
+        + chars
+        + layers.sum::<u128>()
+        + of(shape.classes, shape.top() + 1)
+        + tails.sum::<u128>()
+        + crf
+        + of(shape.written.classes, shape.top())
 }
 
 fn model(dir: &Path) {
@@ -128,6 +135,7 @@ fn model(dir: &Path) {
         InputFormat::Text => "Ada Lovelace met Charles-Babbage in London, 1833. ".repeat(20),
         InputFormat::Dna => "acgtn".repeat(200),
         InputFormat::Tokens => serde_json::json!(vec!["met"; 1000]).to_string(),
+        InputFormat::Notes => serde_json::json!(vec![[(); 0]; 1000]).to_string(),
         InputFormat::Vector => serde_json::json!(vec![vec![0.5; width]; 20_000 / width]).to_string(),
     };
     let mut session = memory::within(limit, || Session::new(&model));

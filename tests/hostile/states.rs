@@ -4,6 +4,7 @@
 
 use super::{Choices, formats, memory};
 use strand::encode::ReaderState;
+use strand::model::generate::Prompt;
 use strand::model::{Session, StateError};
 use strand::state::{StreamEntry, StreamState};
 
@@ -86,6 +87,14 @@ fn session(model: &std::sync::Arc<strand::model::Model>, bytes: &[u8]) {
     let _ = session.push(model, formats::format_of(model), piece);
     let _ = session.finish_unit(model);
     formats::step(model, &mut session);
+    if let Some(generate) = &model.spec().generate {
+        let class = generate.classes.first().cloned();
+        let prompt = Prompt { class, steps: Some(2), ..Prompt::default() };
+        let _ = session.ask(model, &prompt).or_else(|_| session.ask(model, &Prompt::default()));
+        let mut output = strand::model::Output::default();
+        strand::model::Stepper::new(model.clone()).generate(&mut [&mut session], std::slice::from_mut(&mut output));
+        assert_eq!(session.to_write(), 0);
+    }
     formats::conclude(model, &mut session);
     session.end();
     assert!(session.memory() < limit + (64 << 10));

@@ -4,7 +4,7 @@ use crate::daemon_harness::Daemon;
 use serde_json::{Value, json};
 use strand::model::testing::TEXT;
 
-const STREAMS: usize = 5;
+pub const STREAMS: usize = 5;
 
 /// Records of several streams: pieces of text cut anywhere, some flushed or reset, then the end of each.
 fn records() -> Vec<String> {
@@ -57,7 +57,7 @@ pub fn in_the_middle_of(records: Vec<String>, start: impl Fn(&str) -> Daemon) ->
         (0..STREAMS).map(labels).collect::<Vec<String>>()
     };
     let undisturbed = start("undisturbed");
-    for record in &records {
+    for record in records {
         assert_eq!(undisturbed.post("/v1/records", record).status, 202);
     }
     let wanted = all(&undisturbed);

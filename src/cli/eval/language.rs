@@ -55,7 +55,16 @@ pub fn evaluate(
     let threshold = spec.language.as_ref().and_then(|language| language.threshold);
     let notes = matches!(spec.encoder, EncoderSpec::Notes(_)).then_some(0.0);
     let (all, judged) = (Likelihood::default(), Vec::new());
-    let mut report = LanguageReport { model: spec.name.clone(), threshold, records: 0, all, surprising: 0, notes, task: spec.task, judged };
+    let mut report = LanguageReport {
+        model: spec.name.clone(),
+        threshold,
+        records: 0,
+        all,
+        surprising: 0,
+        notes,
+        task: spec.task,
+        judged,
+    };
     for file in files {
         match &range {
             Some(range) => {
