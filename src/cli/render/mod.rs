@@ -8,6 +8,8 @@ mod gff3;
 mod json;
 mod paint;
 mod prose;
+mod span_texts;
+mod spans;
 
 pub use bands::Bands;
 pub use classes::Classes;
@@ -16,10 +18,12 @@ pub use gff3::Gff3;
 pub use json::Json;
 pub use paint::{Kinds, Paint, harmless};
 pub use prose::Prose;
+pub use spans::Spans;
 
 use super::lanes::Handler;
 use super::pieces::Stream;
 use clap::ValueEnum;
+use span_texts::SpanTexts;
 
 /// Forms of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -28,6 +32,8 @@ pub enum OutputFormat {
     Jsonl,
     /// token<TAB>label lines, a blank line between streams; from a classifier a line a class: stream<TAB>class
     Conll,
+    /// text<TAB>type lines, one a span, a blank line between streams: names, or the words of a text without spaces
+    Spans,
     /// Coloured text for a terminal (marked by brackets where NO_COLOR is set)
     Ansi,
     /// Regions of sequences as GFF3
