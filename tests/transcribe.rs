@@ -346,8 +346,8 @@ fn killed_in_the_middle_the_daemon_gives_the_same_transcripts() {
     let mut random = Random(5);
     for decode in decodes() {
         let place = place_with(&vectors(decode, None), 3);
-        let piece = |_: &str| json!((0..1 + random.below(12)).map(|_| [3.0 * random.noise(), 3.0 * random.noise()]).collect::<Vec<_>>());
-        let told = killed::in_the_middle_of(killed::records_of(piece), |data| daemon(&place, "t", data));
+        let piece = || json!((0..1 + random.below(12)).map(|_| [3.0 * random.noise(), 3.0 * random.noise()]).collect::<Vec<_>>());
+        let told = killed::in_the_middle_of(&killed::records_of(piece), |data| daemon(&place, "t", data));
         assert!(told.iter().any(|records| records.contains("\"text\":\"a\"")));
     }
 }

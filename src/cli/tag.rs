@@ -3,13 +3,15 @@
 use super::guess::FileFormat;
 use super::lanes::label_all;
 use super::pieces::{Reading, pieces};
-use super::render::{Bands, Classes, Conll, Form, Gff3, Json, OutputFormat, Paint, Prose, Rendered, Transcripts};
+use super::render::{
+    Bands, Classes, Conll, Form, Gff3, Json, OutputFormat, Paint, Prose, Rendered, Spans, Transcripts,
+};
 use super::{default_threads, load_model, usage, written};
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use strand::encode::EncoderSpec;
-use strand::model::{Model, Task};
+use strand::model::{Model, Scheme, Task};
 
 /// Label files, or standard input as it comes
 #[derive(clap::Args)]
@@ -17,8 +19,9 @@ use strand::model::{Model, Task};
   echo 'Ada Lovelace met Charles Babbage in London .' | strand tag --model models/ner-en
   strand tag --model models/sentiment-en reviews.txt --lines --output conll
   tail -f chat.log | strand tag --model models/ner-en --output jsonl
-  strand tag --model models/dna-coding genome.fna.gz --output gff3
-  strand tag --model models/digits-en utterances.jsonl")]
+  strand tag --model models/pos-ja tegami.txt --output spans
+  strand tag --model models/digits-en utterances.jsonl
+  strand tag --model models/dna-coding genome.fna.gz --output gff3")]
 pub struct Args {
     /// Model directory
     #[arg(long, value_name = "DIR")]
@@ -65,6 +68,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             tag(&args, &model, Classes::new(model.clone(), Some(Paint::from_environment())))
         }
         OutputFormat::Conll => tag(&args, &model, Conll { model: model.clone() }),
+        OutputFormat::Spans if model.spec().scheme == Scheme::Bio => tag(&args, &model, Spans { model: model.clone() }),
+        OutputFormat::Spans => {
+            Err(usage(format!("--output spans is for labels B-X, I-X and O; those of `{}` are none", model.spec().name)))
+        }
         OutputFormat::Gff3 if is_dna && !classifies => tag(&args, &model, Gff3),
         OutputFormat::Gff3 => {
             Err(usage(format!("GFF3 is for regions of DNA; `{}` reads other input", model.spec().name)))

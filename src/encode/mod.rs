@@ -185,7 +185,8 @@ impl Encoder {
         Encoder { spec, layout, kind, classes: 0 }
     }
 
-    /// Writes `words.txt`, `chars.txt`, `events.txt`, `source.txt` and `lexicon.tsv`, as far as the encoder has them.
+    /// Writes `words.txt`, `chars.txt`, `bigrams.txt`, `trigrams.txt`, `events.txt`, `source.txt` and `lexicon.tsv`, as far
+    /// as the encoder has them.
     pub fn save(&self, dir: &Path) -> Result<(), EncoderError> {
         match &self.kind {
             Kind::Words(words) => words.save(dir),

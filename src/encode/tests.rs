@@ -59,7 +59,14 @@ fn all_encoders() -> Vec<Encoder> {
         learn(EncoderSpec::Vector(VectorSpec { width: 2 })),
         learn(EncoderSpec::Notes(NoteSpec { lowest: 60, highest: 64 })),
         learn(EncoderSpec::Notes(NoteSpec { lowest: 60, highest: 64 })).with_classes(2),
+        learn(EncoderSpec::Chars(all_of_characters())),
     ]
+}
+
+/// Everything that may be looked up of a character.
+fn all_of_characters() -> CharSpec {
+    let (class_dim, bigram_dim, trigram_dim) = (3, 4, 5);
+    CharSpec { min_count: 1, nfkc: true, class_dim, bigram_dim, trigram_dim, ngram_min_count: 1, ..CharSpec::default() }
 }
 
 /// Text with what tokenizers stumble over.
@@ -72,6 +79,7 @@ fn text() -> impl Strategy<Value = String> {
         1 => prop_oneof![Just("n't"), Just("’s"), Just("http://a.b/c"), Just("U.S."), Just("cannot"), Just(":-)")]
             .prop_map(String::from),
         1 => "[東京のアー々。、가나äßéσΣ\u{301}\u{200d}👍🇩🇪㊗]{1,3}",
+        1 => "[ｶﾊﾞﾟかは\u{3099}\u{309a}Ａ１！㌔𠮷ᄒ\u{1161}\u{e000}]{1,4}",
     ];
     vec(piece, 0..40).prop_map(|pieces| pieces.concat())
 }
@@ -331,4 +339,49 @@ fn frequent_words_have_low_rows() {
     // 'a' and '1' were seen often enough, 'C' and '9' were not.
     assert_eq!(features.chars_of(1), [0]);
     assert_eq!(encoder.layout().chars, Some(3));
+}
+
+#[test]
+fn a_character_is_looked_up_with_those_before_it() {
+    let spec = EncoderSpec::Chars(all_of_characters());
+    let encoder = Encoder::learn(&spec, &mut "東京 へ ガイド".split(' '), ".".as_ref()).unwrap();
+    let names: Vec<_> = encoder.layout().tables.iter().map(|table| table.name).collect();
+    assert_eq!(names, ["char", "class", "bigram", "trigram"]);
+    let (units, features, state) = read(&encoder, InputFormat::Text, &["京へｶﾞｲﾄ".as_bytes(), "ﾞ".as_bytes()]);
+    let whole: String = units.iter().map(|unit| unit.text.as_str()).collect();
+    assert_eq!(whole, "京へｶﾞｲﾄﾞ", "units are the text's own characters");
+    assert!(units.iter().all(|unit| unit.end == unit.start + 1));
+    let known: Vec<[bool; 3]> = (0..units.len())
+        .map(|step| {
+            let ids = features.ids_of(step, encoder.layout());
+            [ids[0] > 0, ids[2] > 0, ids[3] > 0]
+        })
+        .collect();
+    let of = |step: usize| known[step];
+    assert_eq!(of(0), [true, false, false]);
+    assert_eq!(of(1), [true, true, false]);
+    assert_eq!(of(2), [false, false, false], "カ was never seen");
+    assert_eq!(of(3), [true, true, true], "ガ was");
+    assert_eq!(of(6), [true, true, true], "ド too, although its mark came in another piece");
+    assert_eq!(String::from_utf8(state.context).unwrap(), "ガイド");
+}
+
+#[test]
+fn what_is_looked_up_of_a_character_is_saved_and_refused_where_it_is_damaged() {
+    let spec = EncoderSpec::Chars(all_of_characters());
+    let encoder = Encoder::learn(&spec, &mut "東京 へ ガイド".split(' '), ".".as_ref()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    encoder.save(dir.path()).unwrap();
+    let loaded = Encoder::load(&spec, dir.path()).unwrap();
+    let text = ["ガイドは東京へ".as_bytes()];
+    assert_eq!(read(&loaded, InputFormat::Text, &text), read(&encoder, InputFormat::Text, &text));
+    std::fs::write(dir.path().join("bigrams.txt"), "<UNK>\n東京\n東京\n").unwrap();
+    let error = Encoder::load(&spec, dir.path()).unwrap_err().to_string();
+    assert!(error.ends_with("bigrams.txt:3: \"東京\" a second time"), "{error}");
+}
+
+#[test]
+fn a_specification_without_the_new_tables_is_written_as_before() {
+    let text = toml::to_string(&EncoderSpec::Chars(CharSpec::default())).unwrap();
+    assert_eq!(text, "kind = \"chars\"\ndim = 64\nmin_count = 2\n");
 }

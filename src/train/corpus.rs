@@ -1,8 +1,8 @@
 //! Training and dev data as network input: read once, encoded once, then gathered into batches.
 
-use super::TrainError;
 use super::network::NO_TARGET;
 use super::recipe::{DataFormat, DataSpec, FileSpec, FileTable, GenomeTable, Recipe};
+use super::{TrainError, beside};
 use crate::data::{self, Content, DnaScheme, LabelAt, Sentence};
 use crate::encode::{Chord, Encoder, EncoderSpec, Features, InputError, ReaderState};
 use crate::model::spec::SURPRISE_LABELS;
@@ -76,6 +76,16 @@ impl Examples {
             }
             _ => data::read_sentences(&path, recipe.task.scheme(), map)?,
         };
+        if let Some(beside) = &table.beside {
+            let (beside, none) = (recipe.data.resolve(beside), Default::default());
+            let others = match recipe.encoder {
+                EncoderSpec::Chars(_) => {
+                    data::characters::read(&beside, false, white_space, recipe.task.scheme(), &none)?
+                }
+                _ => data::read_sentences(&beside, Scheme::Plain, &none)?,
+            };
+            beside::join(&mut sentences, &others, &path, &beside)?;
+        }
         sentences.retain(|s| !s.tokens.is_empty());
         for _ in 0..table.repeat {
             self.sentences.extend(sentences.iter().map(|s| (s.clone(), table.weight)));
@@ -169,7 +179,11 @@ impl Examples {
         }
         let found: BTreeSet<&String> = self.sentences.iter().flat_map(|(s, _)| &s.labels).collect();
         let mut classes: Vec<String> = found.into_iter().cloned().collect();
-        classes.sort_by_key(|c| (c != "O", c.split_once('-').map(|(b, kind)| (kind.to_string(), b.to_string()))));
+        let joined = recipe.has_labels_beside();
+        classes.sort_by_key(|class| {
+            let label = if joined { beside::label_of(class) } else { class };
+            (label != "O", label.split_once('-').map(|(b, kind)| (kind.to_string(), b.to_string())))
+        });
         classes
     }
 
@@ -227,6 +241,7 @@ fn file_table(path: &Path) -> FileTable {
         label: None,
         range: None,
         transpose: None,
+        beside: None,
         weight: 1.0,
         repeat: 1,
     }
@@ -327,7 +342,11 @@ impl Corpus {
 pub fn model_spec(recipe: &Recipe, classes: &[String], encoder: &Encoder) -> ModelSpec {
     use crate::model::spec::ClassSpec;
     let framed = recipe.task.dna_labels == Some(DnaScheme::StrandFrame);
-    let label_of = |class: &str| class.trim_end_matches(|c: char| framed && c.is_ascii_digit()).to_string();
+    let joined = recipe.has_labels_beside();
+    let label_of = |class: &str| match joined {
+        true => beside::label_of(class).to_string(),
+        false => class.trim_end_matches(|c: char| framed && c.is_ascii_digit()).to_string(),
+    };
     let mut labels: Vec<String> = Vec::new();
     for class in classes {
         let label = label_of(class);
@@ -347,7 +366,7 @@ pub fn model_spec(recipe: &Recipe, classes: &[String], encoder: &Encoder) -> Mod
         scheme: recipe.task.scheme(),
         labels,
         outside,
-        classes: framed.then(|| classes.iter().map(|c| ClassSpec { class: c.clone(), label: label_of(c) }).collect()),
+        classes: (framed || joined).then(|| classes.iter().map(|c| ClassSpec { class: c.clone(), label: label_of(c) }).collect()),
         look_ahead: recipe.look_ahead,
         classify: recipe.task.pooling.map(|pooling| ClassifySpec {
             pooling,

@@ -116,7 +116,12 @@ impl DevSet {
             let (streams, gold, spec) = (Vec::new(), Vec::new(), spec.clone());
             return Ok(DevSet { streams, gold, class_label, spec, with_endless: false, units: None, transcripts });
         }
-        let corpus = Corpus::new(examples, encoder, classes, &vec![1.0; classes.len()], false)?;
+        // Where several classes make one label, the labels of sentences stand for the first of them.
+        let names: Vec<String> = match examples.sentences.is_empty() {
+            true => classes.to_vec(),
+            false => class_label.iter().map(|&label| spec.labels[label].clone()).collect(),
+        };
+        let corpus = Corpus::new(examples, encoder, &names, &vec![1.0; classes.len()], false)?;
         // A class is of the whole stream.
         let longest = if spec.classify.is_some() { usize::MAX } else { LONGEST };
         let (mut streams, mut gold) = (Vec::new(), Vec::new());

@@ -6,6 +6,7 @@
 
 pub mod ahead;
 pub mod bench;
+pub mod beside;
 pub mod calibration;
 pub mod card;
 pub mod checkpoint;

@@ -77,6 +77,7 @@ impl Recipe {
                 return Err("decode.kind = \"crf\" needs a class for each label: dna_labels = \"strand\"".into());
             }
         }
+        self.check_beside()?;
         let spans_of_characters = matches!(self.encoder, EncoderSpec::Chars(_)) && self.task.scheme() == Scheme::Bio;
         if self.data.white_space && !spans_of_characters {
             return Err("data.white_space is for encoder.kind = \"chars\" with task.scheme = \"bio\"".into());
@@ -117,6 +118,28 @@ impl Recipe {
             (true, None) => Err("kind = \"transduce\" needs [decoder]".into()),
             (false, None) if !sentences => Ok(()),
             (false, _) => Err("[decoder] and encoder.kind = \"sentences\" are for kind = \"transduce\"".into()),
+        }
+    }
+
+    /// Whether the network tells labels of two kinds at once.
+    pub fn has_labels_beside(&self) -> bool {
+        self.data.train.iter().any(|file| matches!(file, FileSpec::File(FileTable { beside: Some(_), .. })))
+    }
+
+    fn check_beside(&self) -> Result<(), String> {
+        let dev = self.data.dev.iter().any(|file| matches!(file, FileSpec::File(FileTable { beside: Some(_), .. })));
+        match self.has_labels_beside() {
+            _ if dev => Err("beside is for data.train: dev is scored by the labels of its path".into()),
+            false => Ok(()),
+            true if self.task.kind != Task::Tag => Err("beside is for kind = \"tag\"".into()),
+            true if self.data.format != DataFormat::Conll => Err("beside is for data.format = \"conll\"".into()),
+            true if !self.data.train.iter().all(|file| matches!(file, FileSpec::File(table) if table.beside.is_some())) => {
+                Err("beside: all files of data.train have one, or none".into())
+            }
+            true if self.decode.as_ref().is_some_and(|decode| decode.kind == DecodeKind::Crf) => {
+                Err("decode.kind = \"crf\" needs a class for each label: leave beside out".into())
+            }
+            true => Ok(()),
         }
     }
 }
@@ -417,6 +440,10 @@ pub struct FileTable {
     /// For notes: the file's sequences are also taken so many semitones higher, from the first number to the second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transpose: Option<[i32; 2]>,
+    /// For `tag`: a file of the same tokens with labels of another kind. The network learns to tell both at once; what it
+    /// tells of these is added up again, so that the model gives the labels of `path` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<PathBuf>,
     /// Weight of the file's tokens in the loss.
     #[serde(default = "one")]
     pub weight: f32,

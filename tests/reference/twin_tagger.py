@@ -12,10 +12,13 @@ streams, whose state is carried from chunk to chunk and set to zero at a sentenc
 How resets inside a chunk keep PyTorch's own kernels: a chunk is cut at its resets into segments, each with its own
 initial state (carried or zero), and the segments run as one packed batch.
 
-Weights are written as safetensors: tables.{word,shape,char,k3..}.weight, chars.embed.weight, chars.{fwd,bwd}.*_l0,
+Of characters (`encoder.kind = "chars"`) a step is a character of a word, and `white_space` is added as strand adds it. With
+`decode.kind = "legal"` labels are chosen from the left among the legal ones.
+
+Weights are written as safetensors: tables.{word,shape,char,class,bigram,trigram,k3..}.weight, chars.embed.weight, chars.{fwd,bwd}.*_l0,
 rnn.*_l{k} (layers may differ in size), head.weight, head.bias. Each --map belongs to the --test in the same place.
 """
-import argparse, collections, copy, gzip, json, math, os, random, time, tomllib
+import argparse, collections, copy, gzip, json, math, os, random, time, tomllib, unicodedata
 
 for v in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(v, "1")
@@ -121,7 +124,31 @@ def read_dna(spec, task, root):
     return out
 
 
-def read_part(entries, task, root):
+def spaced(words, labels, number):
+    """White space as strand's data.white_space adds it to sentence `number` of a file."""
+    out, tags = [], []
+    latin = lambda c: c.isascii() and c.isalpha()
+    for w, t in zip(words, labels):
+        if number % 2 == 0 and out and latin(out[-1][-1]) and latin(w[0]):
+            out.append(" ")
+            tags.append(t if t.startswith("I-") else "O")
+        out.append(w)
+        tags.append(t)
+    return (out + ["\n"], tags + ["O"]) if number % 4 < 2 else (out, tags)
+
+
+def spread(words, labels):
+    """Characters with labels of words: B-NOUN I-NOUN for a word of label NOUN, B-PER I-PER for one of B-PER."""
+    chars, tags = [], []
+    for w, t in zip(words, labels):
+        kind = t if t == "O" else t[2:] if t[1:2] == "-" else t
+        first = t if t == "O" or t[1:2] == "-" else "B-" + t
+        chars += list(w)
+        tags += [first] + ["O" if t == "O" else "I-" + kind] * (len(w) - 1)
+    return chars, tags
+
+
+def read_part(entries, task, root, data=None, enc=None):
     """[(words, labels, weight)] groups, one a file, after maps and repeats."""
     groups = []
     for e in entries:
@@ -130,6 +157,10 @@ def read_part(entries, task, root):
             sents = read_dna(spec, task, root)
         else:
             sents = read_conll(located(spec["path"], root))
+        if enc and enc.get("kind") == "chars":
+            if data and data.get("white_space"):
+                sents = [spaced(w, ts, k) for k, (w, ts) in enumerate(sents)]
+            sents = [spread(w, ts) for w, ts in sents]
         scheme = task.get("scheme", "bio")
         sents = [(w, as_scheme([map_label(t, spec.get("map")) for t in ts], scheme)) for w, ts in sents]
         for _ in range(spec.get("repeat", 1)):
@@ -161,6 +192,49 @@ def shape(word):
     return 5 if any(c.isupper() for c in letters) else 0
 
 
+def normal_char(c):
+    """A character alone in form NFKC, where that is one character; any white space is a space."""
+    if c.isspace():
+        return " "
+    form = unicodedata.normalize("NFKC", c)
+    return form if len(form) == 1 else c
+
+
+def looked_up(chars, nfkc):
+    """What each character is looked up as, and the last two and three characters with it ("" where there are fewer)."""
+    last, out = [], []
+    for c in chars:
+        c = normal_char(c) if nfkc else c
+        both = unicodedata.normalize("NFC", last[-1] + c) if nfkc and last else "12"
+        if len(both) == 1:  # a mark that makes one character of both
+            last[-1] = c = both
+        else:
+            last = (last + [c])[-3:]
+        out.append((c, "".join(last[-2:]) if len(last) > 1 else "", "".join(last) if len(last) > 2 else ""))
+    return out
+
+
+# The classes of src/encode/char_class.rs in its order, as far as a regular expression says them simply.
+CLASSES = [
+    (4, "a", "z"), (5, "A", "Z"), (6, "0", "9"), (2, "\u3041", "\u3096"), (2, "\u309d", "\u309f"),
+    (3, "\u30a1", "\u30fa"), (3, "\u30fc", "\u30ff"), (3, "\u31f0", "\u31ff"), (1, "々", "々"), (1, "〆", "〆"),
+    (1, "\u3400", "\u4dbf"), (1, "\u4e00", "\u9fff"), (1, "\uf900", "\ufaff"), (1, "\U00020000", "\U000323af"),
+    (15, "\u0300", "\u036f"), (15, "\u3099", "\u309c"), (13, "\uac00", "\ud7af"),
+]
+SINGLE = {c: k for k, cs in ((7, "〇一二三四五六七八九十百千万億兆"), (10, "([{「『【〈《〔〖“‘"), (11, ")]}」』】〉》〕〗”’"),
+                             (9, "!\"#%&'*,-./:;?@\\_、。・〜…‥‐‑‒–—―"), (8, " ")) for c in cs}
+
+
+def char_class(c):
+    if c in SINGLE:
+        return SINGLE[c]
+    for k, a, b in CLASSES:
+        if a <= c <= b:
+            return k
+    category = unicodedata.category(c)
+    return {"Lu": 5, "Ll": 4, "Cc": 16}.get(category, 12 if category[0] == "S" else 14 if category[0] == "L" else 0)
+
+
 def by_count(counter, least, most=None):
     return [w for w, n in sorted(counter.items(), key=lambda x: (-x[1], x[0])) if n >= least][:most]
 
@@ -187,25 +261,43 @@ class Columns:
             if enc.get("lexicon"):
                 with opened(located(enc["lexicon"], root)) as f:
                     self.lexicon = {w: int(b) for w, b in (l.rstrip("\n").rsplit("\t", 1) for l in f)}
-        if self.kind == "chars" or enc.get("char_hidden", 0):
+        if self.kind == "chars":
+            text = looked_up([c for s in sents for c in s], enc.get("nfkc", False))
+            self.chars = by_count(collections.Counter(t[0] for t in text), enc.get("min_count", 2))
+            self.char_id = {c: i + 1 for i, c in enumerate(self.chars)}
+            self.sizes["char"] = (len(self.chars) + 1, enc["dim"])
+            if enc.get("class_dim", 0):
+                self.sizes["class"] = (17, enc["class_dim"])
+            self.ngrams = {}
+            for n, name in ((1, "bigram"), (2, "trigram")):
+                if enc.get(name + "_dim", 0):
+                    count = collections.Counter(t[n] for t in text if t[n] and "\n" not in t[n])
+                    kept = by_count(count, enc.get("ngram_min_count", 3), enc.get("max_ngrams", 20000))
+                    self.ngrams[name] = (n, {g: i + 1 for i, g in enumerate(kept)})
+                    self.sizes[name] = (len(kept) + 1, enc[name + "_dim"])
+        elif enc.get("char_hidden", 0):
             count = collections.Counter(c for s in sents for w in s for c in w)
             self.chars = by_count(count, 3)
             self.char_id = {c: i + 1 for i, c in enumerate(self.chars)}
-        if self.kind == "chars":
-            self.sizes["char"] = (len(self.chars) + 1, enc["char_dim"])
         if self.kind == "dna":
             for k, dim in zip(enc.get("kmers", []), enc.get("kmer_dims", [])):
                 self.sizes[f"k{k}"] = (4**k + 1, dim)
         self.bits = enc.get("lexicon_bits", 8) if enc.get("lexicon") else 0
         self.dense = 4 if self.kind == "dna" else self.bits
 
-    def tables(self, words):
+    def tables(self, words, lengths=()):
+        """words: all steps; lengths: of the sentences, before each of which nothing is known (characters only)."""
         if self.kind == "words":
             both = {"word": [self.word_id.get(normal(w), 0) for w in words] if "word" in self.sizes else [],
                     "shape": [shape(w) for w in words] if "shape" in self.sizes else []}
             cols = [both[name] for name in self.sizes]
         elif self.kind == "chars":
-            cols = [[self.char_id.get(c, 0) for c in words]]
+            ends = np.cumsum(lengths)
+            text = [t for a, b in zip([0, *ends], ends) for t in looked_up(words[a:b], self.enc.get("nfkc", False))]
+            cols = [[self.char_id.get(t[0], 0) for t in text]]
+            if "class" in self.sizes:
+                cols.append([char_class(t[0]) for t in text])
+            cols += [[ids.get(t[n], 0) for t in text] for n, ids in self.ngrams.values()]
         else:
             base = np.array(["ACGT".find(b if b != "U" else "T") for b in words])
             cols = []
@@ -273,7 +365,7 @@ class Tagger(nn.Module):
         parts = []
         for i, (name, table) in enumerate(self.tables.items()):
             col = ids[:, i]
-            if name == "word" and self.training and self.word_dropout:
+            if i == 0 and self.training and self.word_dropout:
                 col = col.masked_fill(torch.rand(col.shape) < self.word_dropout, 0)
             parts.append(table(col))
         if spelled is not None:
@@ -325,7 +417,7 @@ class Corpus:
         self.length = np.array([len(s[0]) for s in sents])
         self.start = np.concatenate([[0], np.cumsum(self.length)[:-1]])
         self.group = [len(g) for g in groups]
-        self.ids = torch.from_numpy(columns.tables(words))
+        self.ids = torch.from_numpy(columns.tables(words, self.length))
         self.dense = torch.from_numpy(columns.dense_of(words))
         self.form = None
         if columns.kind == "words" and columns.chars:
@@ -455,7 +547,7 @@ def train(recipe, model, corpus, dev, columns, labels, log):
 
 # ------------------------------------------------------------------ scoring
 @torch.no_grad()
-def predict(model, corpus, labels, endless=False):
+def predict(model, corpus, labels, endless=False, legal=False):
     """Label ids of every token: each sentence its own stream, or the whole part as one stream."""
     model.eval()
     spelled = None
@@ -463,6 +555,7 @@ def predict(model, corpus, labels, endless=False):
         n = len(corpus.spelling)
         spelled = torch.cat([model.chars(corpus.spelling[k : k + 1024]) for k in range(0, n, 1024)])[corpus.form]
     out = torch.zeros(len(corpus.y), dtype=torch.long)
+    scores = np.zeros((len(corpus.y), len(labels)), dtype=np.float32) if legal else None
     if endless:
         jobs = [[torch.arange(k, min(k + 2000, len(corpus.y)))] for k in range(0, len(corpus.y), 2000)]
     else:
@@ -481,6 +574,22 @@ def predict(model, corpus, labels, endless=False):
         logits, new = model.run(x, packed, state if endless and state is not None else model.zeros(len(segs)))
         state = new
         out[steps[packed.data]] = pick(logits, labels)
+        if legal:
+            scores[steps[packed.data]] = logits.numpy()
+    if legal:
+        begins = [0] if endless else corpus.start
+        out = torch.from_numpy(legal_labels(scores, labels, set(map(int, begins))))
+    return out
+
+
+def legal_labels(scores, labels, begins):
+    """From the left, the likeliest label that may follow the one before: I-X follows B-X or I-X."""
+    goes_on = np.array([[not b.startswith("I-") or a[2:] == b[2:] for b in labels] for a in labels])
+    starts = np.array([not b.startswith("I-") for b in labels])
+    out, last = np.zeros(len(scores), dtype=np.int64), None
+    for t, row in enumerate(scores):
+        may = starts if t in begins else goes_on[last]
+        last = out[t] = np.where(may, row, -np.inf).argmax()
     return out
 
 
@@ -498,7 +607,7 @@ def pick(logits, labels):
 
 
 def evaluate(model, corpus, labels, recipe, endless=False):
-    out = predict(model, corpus, labels, endless)
+    out = predict(model, corpus, labels, endless, recipe.get("decode", {}).get("kind") == "legal")
     got = [[labels[i] for i in out[s : s + n]] for s, n in zip(corpus.start, corpus.length)]
     gold = corpus.tags
     framed = any(l.endswith("0") and l.startswith("forward") for l in labels)
@@ -538,13 +647,13 @@ def main():
     torch.manual_seed(t.get("seed", 1))
     log = lambda m: print(m, flush=True)
 
-    groups = read_part(recipe["data"]["train"], recipe["task"], a.data_root)
+    groups = read_part(recipe["data"]["train"], recipe["task"], a.data_root, recipe["data"], recipe["encoder"])
     columns = Columns(recipe["encoder"], groups, a.data_root)
     count = collections.Counter(l for g in groups for s in g for l in s[1])
     labels = sorted(count, key=lambda l: (l != "O", l))
     model = Tagger(recipe, columns, labels)
     corpus = Corpus(groups, columns, labels)
-    dev = Corpus(read_part(recipe["data"].get("dev", []), recipe["task"], a.data_root), columns, labels) \
+    dev = Corpus(read_part(recipe["data"].get("dev", []), recipe["task"], a.data_root, None, recipe["encoder"]), columns, labels) \
         if recipe["data"].get("dev") else None
     log(f"{len(corpus.length)} sentences, {len(corpus.y)} tokens, {len(columns.words)} words, {len(columns.chars)} characters, "
         f"{len(labels)} labels, {sum(p.numel() for p in model.parameters())} parameters")
@@ -561,7 +670,7 @@ def main():
             spec = {"genome": genome, "intervals": intervals, "ranges": [[int(first), int(last)]]}
         if i < len(a.map) and a.map[i] != "-":
             spec["map"] = dict(p.split("=") for p in a.map[i].split(","))
-        parts.append((path, Corpus(read_part([spec], recipe["task"], a.data_root), columns, labels)))
+        parts.append((path, Corpus(read_part([spec], recipe["task"], a.data_root, None, recipe["encoder"]), columns, labels)))
     for name, part in parts:
         for endless in (False, True):
             r = evaluate(model, part, labels, recipe, endless)

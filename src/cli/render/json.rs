@@ -1,16 +1,12 @@
 //! Output records as JSON lines, in the form of the daemon's output records.
 
-use super::{Form, Rendered};
+use super::{Form, Rendered, SpanTexts};
 use crate::cli::lanes::Handler;
 use crate::cli::pieces::Piece;
 use serde::Serialize;
 use std::sync::Arc;
-use strand::encode::EncoderSpec;
-use strand::model::{Model, Output, Span, StepLabel, Task, Translation};
+use strand::model::{Model, Output, Translation};
 use strand::pipeline::output::{Label, StreamLikelihood, is_empty, labels, transcript, translations};
-
-/// A span's text is left out when it is longer.
-const MAX_SPAN_TEXT_BYTES: usize = 4096;
 
 pub struct Json {
     pub model: Arc<Model>,
@@ -46,7 +42,7 @@ struct SpanRow<'a> {
 #[derive(Default)]
 pub struct Carried {
     seq: u64,
-    words: SpanWords,
+    texts: SpanTexts,
 }
 
 impl Handler for Json {
@@ -55,15 +51,12 @@ impl Handler for Json {
 
     fn labelled(&self, carried: &mut Carried, piece: Piece, output: Output) -> Rendered {
         let spec = self.model.spec();
-        let of_words = spec.task == Task::Tag && matches!(spec.encoder, EncoderSpec::Words(_));
-        for step in output.labels.iter().filter(|_| of_words) {
-            carried.words.push(step, Some(&spec.labels[step.label]) == spec.outside.as_ref());
-        }
+        carried.texts.add(spec, &output.labels);
         let spans = output.spans.iter().map(|span| SpanRow {
             start: span.start,
             end: span.end,
             label: &span.label,
-            text: carried.words.text(span),
+            text: carried.texts.text(span),
         });
         let record = Record {
             stream: &piece.stream.name,
@@ -81,53 +74,9 @@ impl Handler for Json {
         let mut bytes = serde_json::to_vec(&record).unwrap_or_default();
         bytes.push(b'\n');
         carried.seq += 1;
-        carried.words.forget(output.labels.last().filter(|_| of_words), &spec.outside, &spec.labels);
+        carried.texts.forget(spec, &output.labels);
         Rendered { stream: piece.stream, ends: piece.ends, bytes }
     }
 }
 
 impl Form for Json {}
-
-/// The words that a span not closed yet may be made of.
-#[derive(Default)]
-struct SpanWords {
-    words: Vec<(u64, u64, String)>,
-    bytes: usize,
-}
-
-impl SpanWords {
-    fn push(&mut self, step: &StepLabel, is_outside: bool) {
-        if !is_outside && self.bytes <= MAX_SPAN_TEXT_BYTES * 2 {
-            self.words.push((step.start, step.end, step.text.clone()));
-            self.bytes += step.text.len();
-        }
-    }
-
-    /// The span's words, with a space where there was something between them.
-    fn text(&self, span: &Span) -> Option<String> {
-        let mut text = String::new();
-        let mut position = span.start;
-        let first = self.words.partition_point(|word| word.0 < span.start);
-        for (start, end, word) in self.words[first..].iter().take_while(|word| word.1 <= span.end) {
-            if *start > position {
-                text.push(' ');
-            }
-            text.push_str(word);
-            position = *end;
-        }
-        (!text.is_empty() && position == span.end && text.len() <= MAX_SPAN_TEXT_BYTES).then_some(text)
-    }
-
-    /// After a piece: only an open span's words are needed further.
-    fn forget(&mut self, last: Option<&StepLabel>, outside: &Option<String>, labels: &[String]) {
-        let Some(last) = last else { return };
-        let label = &labels[last.label];
-        if Some(label) == outside.as_ref() {
-            self.words.clear();
-        } else if self.words.len() > 256 {
-            // A span that long has no text.
-            self.words.drain(..self.words.len() - 256);
-        }
-        self.bytes = self.words.iter().map(|word| word.2.len()).sum();
-    }
-}

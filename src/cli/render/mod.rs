@@ -9,6 +9,8 @@ mod json;
 mod paint;
 mod prose;
 mod transcripts;
+mod span_texts;
+mod spans;
 
 pub use bands::Bands;
 pub use classes::Classes;
@@ -18,10 +20,12 @@ pub use json::Json;
 pub use paint::{Kinds, Paint, harmless};
 pub use prose::Prose;
 pub use transcripts::Transcripts;
+pub use spans::Spans;
 
 use super::lanes::Handler;
 use super::pieces::Stream;
 use clap::ValueEnum;
+use span_texts::SpanTexts;
 
 /// Forms of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -31,6 +35,8 @@ pub enum OutputFormat {
     /// token<TAB>label lines, a blank line between streams; from a classifier a line a class: stream<TAB>class; from
     /// a transcriber a line a stream: stream<TAB>transcript
     Conll,
+    /// text<TAB>type lines, one a span, a blank line between streams: names, or the words of a text without spaces
+    Spans,
     /// Coloured text for a terminal (marked by brackets where NO_COLOR is set)
     Ansi,
     /// Regions of sequences as GFF3
