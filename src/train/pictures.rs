@@ -48,6 +48,8 @@ pub fn chart(
     builder.caption(title, ("sans-serif", 18)).margin(12).x_label_area_size(36).y_label_area_size(64);
     if logarithmic {
         let low = points.iter().flat_map(|p| p.iter()).map(|p| p.1).filter(|v| *v > 0.0).fold(f64::INFINITY, f64::min);
+        // Without a point there is no end to look for.
+        let low = if low.is_finite() { low } else { 1.0 };
         let ys = (low.clamp(1e-12, 1e12)..ys.end.max(low * 10.0).max(1e-11)).log_scale();
         let chart = builder.build_cartesian_2d(xs, ys).map_err(|e| e.to_string())?;
         fill(chart, (x_name, y_name), true, lines, marks)
