@@ -9,7 +9,7 @@ use std::io::{BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use strand::encode::EncoderSpec;
-use strand::model::{Model, Task};
+use strand::model::{DecodeKind, Model, Task};
 
 /// Label files, or standard input as it comes
 #[derive(clap::Args)]
@@ -56,13 +56,17 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             tag(&args, &model, Classes::new(model.clone(), Some(Paint::from_environment())))
         }
         OutputFormat::Conll => tag(&args, &model, Conll { model: model.clone() }),
-        OutputFormat::Gff3 if is_dna && !classifies => tag(&args, &model, Gff3),
+        OutputFormat::Gff3 if is_dna && !classifies => tag(&args, &model, Gff3 { genes: finds_genes(&model) }),
         OutputFormat::Gff3 => {
             Err(usage(format!("GFF3 is for regions of DNA; `{}` reads other input", model.spec().name)))
         }
         OutputFormat::Ansi if is_dna || is_vector => tag(&args, &model, Bands::new(&model, Paint::from_environment())),
         OutputFormat::Ansi => tag(&args, &model, Prose::new(model.clone(), Paint::from_environment())),
     }
+}
+
+fn finds_genes(model: &Model) -> bool {
+    model.spec().decode.as_ref().is_some_and(|decode| decode.kind == DecodeKind::Genes)
 }
 
 fn tag<F: Form>(args: &Args, model: &Arc<Model>, form: F) -> anyhow::Result<()> {

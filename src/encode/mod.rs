@@ -20,7 +20,7 @@
 //! ```
 
 mod chars;
-mod dna;
+pub(crate) mod dna;
 mod error;
 mod events;
 mod features;

@@ -25,6 +25,7 @@ pub mod adaptive;
 pub mod bench;
 pub mod classify;
 pub mod decode;
+pub mod genes;
 pub mod language;
 pub mod lookahead;
 pub mod network;
@@ -40,6 +41,7 @@ pub mod testing;
 mod waiting;
 
 pub use decode::{DecodeKind, DecodeSpec};
+pub use genes::{Gene, GenesSpec};
 pub use language::Likelihood;
 pub use lookahead::LookAhead;
 pub use numbers::StatePrecision;
@@ -52,6 +54,7 @@ pub use state::StateError;
 
 use crate::encode::Encoder;
 use decode::Decoder;
+use genes::GeneFinder;
 use network::Network;
 use params::{NetShape, Params};
 use sha2::{Digest, Sha256};
@@ -67,6 +70,8 @@ pub struct Model {
     class_label: Vec<usize>,
     /// For labels that depend on their neighbours'.
     decoder: Option<Decoder>,
+    /// For genes.
+    genes: Option<GeneFinder>,
     fingerprint: [u8; 32],
     fingerprint_hex: String,
     parameters: usize,
@@ -105,6 +110,7 @@ impl Model {
             network: Network::new(&shape, params),
             class_label,
             decoder: Decoder::new(&spec, &shape, params)?,
+            genes: GeneFinder::new(&spec)?,
             fingerprint_hex: hex(&fingerprint),
             fingerprint,
             parameters: params.count(),
@@ -158,6 +164,9 @@ fn fingerprint(spec: &ModelSpec, encoder: &Encoder, params: &Params<f32>) -> Res
     }
     if let Some(decode) = &spec.decode {
         hash.update(serde_json::to_vec(decode).map_err(|e| e.to_string())?);
+    }
+    if let Some(genes) = &spec.genes {
+        hash.update(serde_json::to_vec(genes).map_err(|e| e.to_string())?);
     }
     encoder.fingerprint_into(&mut hash);
     for at in 0..params.len() {

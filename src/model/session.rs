@@ -2,6 +2,7 @@
 //! network over the waiting steps of many sessions at once. A session as bytes is in [`super::state`].
 
 use super::decode::{DecodeScratch, Decoding};
+use super::genes::{Gene, Genes};
 use super::language::{Likelihood, Weighing};
 use super::lookahead::AheadLane;
 use super::network::{Lane, MAX_NUMBERS, Scratch};
@@ -25,6 +26,7 @@ pub struct Session {
     pub(super) likelihood: Likelihood,
     pub(super) spans: SpanDecoder,
     pub(super) decoding: Decoding,
+    pub(super) genes: Genes,
     pub(super) steps: u64,
     pub(super) units: Vec<Unit>,
     pub(super) features: Features,
@@ -61,6 +63,8 @@ pub struct Output {
     pub surprises: Vec<f32>,
     /// From a language model: how likely the stream was so far.
     pub likelihood: Option<Likelihood>,
+    /// Where the model finds genes: more of each of `spans`.
+    pub genes: Vec<Gene>,
 }
 
 impl Session {
@@ -78,6 +82,7 @@ impl Session {
             likelihood: Likelihood::default(),
             spans: SpanDecoder::default(),
             decoding: Decoding::default(),
+            genes: Genes::default(),
             steps: 0,
             units: Vec::new(),
             features: Features::default(),
@@ -182,6 +187,7 @@ impl Session {
             + self.state.precision().bytes() * self.state.len()
             + 4 * self.pool.len()
             + self.decoding.memory()
+            + self.genes.memory()
             + self.reader.pending.capacity()
             + self.reader.context.capacity()
             + waiting
@@ -308,6 +314,9 @@ impl Stepper {
                 let unit = Unit { start: unit.start, end: unit.end, text: std::mem::take(&mut unit.text) };
                 output.unknown +=
                     usize::from(model.encoder.is_unknown(&session.features.ids[k * tables..(k + 1) * tables]));
+                if let Some(finder) = &model.genes {
+                    finder.push(&mut session.genes, p, &unit.text, unit.start, output);
+                }
                 let decided = match &model.decoder {
                     Some(decoder) => decoder.push(&mut session.decoding, p, unit, &mut self.decode),
                     None => {

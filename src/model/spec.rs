@@ -1,6 +1,7 @@
 //! `model.toml`: what a model is, in words.
 
 use super::decode::DecodeSpec;
+use super::genes::GenesSpec;
 use super::lookahead::{self, LookAhead};
 use super::pool::Pooling;
 use crate::encode::EncoderSpec;
@@ -148,6 +149,9 @@ pub struct ModelSpec {
     /// How labels are chosen from the network's probabilities; absent: the likeliest of each step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decode: Option<DecodeSpec>,
+    /// For `decode.kind = "genes"`: what counts as a gene; absent: the defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub genes: Option<GenesSpec>,
     pub encoder: EncoderSpec,
     pub layers: Vec<LayerSpec>,
     /// What [`Model::fingerprint`](super::Model::fingerprint) must be; written with the model. Absent: not checked.

@@ -3,6 +3,7 @@
 //! ```text
 //! version u8 | model fingerprint 32 | steps u64 | open span: 0, or 1 start u64 end u64 length u32 label
 //! | reader state (encode::ReaderState) | steps that wait for their label (decode::Decoding, of a model with [decode])
+//! | genes that wait (genes::Genes, of a model that finds genes)
 //! | numbers u32, each as the version says
 //! | what is pooled, f32 each, as many as the model says (none but for classifiers and language models)
 //! | of a language model: ln P of the stream f64, its units u64
@@ -11,6 +12,7 @@
 //! Little-endian. Version 1: f32, bit for bit; version 2: bf16, for a session that keeps them so.
 
 use super::decode::Decoding;
+use super::genes::Genes;
 use super::language::{LIKELIHOOD_BYTES, Likelihood};
 use super::numbers::{Numbers, StatePrecision};
 use super::{Model, Session, Span, SpanDecoder, waiting};
@@ -50,6 +52,16 @@ pub enum StateError {
 pub(super) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
+    #[cfg(test)]
+    pub fn of(bytes: &'a [u8]) -> Fields<'a> {
+        Fields(bytes)
+    }
+
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], StateError> {
         let (head, rest) = self
             .0
@@ -116,6 +128,9 @@ impl Session {
         if model.decoder.is_some() {
             self.decoding.encode(out);
         }
+        if model.genes.is_some() {
+            self.genes.encode(out);
+        }
         out.extend_from_slice(&(self.state.len() as u32).to_le_bytes());
         self.state.encode(out);
         self.pool.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes()));
@@ -180,6 +195,10 @@ impl Session {
             Some(decoder) => Decoding::decode(&mut fields, decoder)?,
             None => Decoding::default(),
         };
+        let genes = match &model.genes {
+            Some(finder) => Genes::decode(&mut fields, finder)?,
+            None => Genes::default(),
+        };
         let count = fields.u32()? as usize;
         let mut session = Session::new(model);
         let (numbers, pooled) = (precision.bytes() * session.state.len(), 4 * session.pool.len());
@@ -206,6 +225,7 @@ impl Session {
         }
         session.reader = reader;
         session.decoding = decoding;
+        session.genes = genes;
         session.spans = SpanDecoder { open };
         session.steps = steps;
         Ok(session)

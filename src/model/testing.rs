@@ -38,6 +38,7 @@ pub fn words_spec(name: &str, layers: Vec<LayerSpec>) -> ModelSpec {
         decode: None,
         encoder,
         layers,
+        genes: None,
         fingerprint: None,
         training: None,
     }

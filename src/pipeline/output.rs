@@ -1,6 +1,6 @@
 //! The JSON of an output record.
 
-use crate::model::{Likelihood, ModelSpec, Output, Span};
+use crate::model::{Gene, Likelihood, ModelSpec, Output, Span};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 #[derive(serde::Serialize)]
@@ -9,13 +9,22 @@ struct Json<'a> {
     seq: u64,
     model: &'a str,
     labels: Vec<Label<'a>>,
-    spans: &'a [Span],
+    spans: Vec<SpanOf<'a>>,
     #[serde(flatten)]
     likelihood: Option<StreamLikelihood>,
     r#final: bool,
     /// The stream ends without a class: it never had a step.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     empty: bool,
+}
+
+/// A span; of a gene with what is told of it.
+#[derive(serde::Serialize)]
+struct SpanOf<'a> {
+    #[serde(flatten)]
+    span: &'a Span,
+    #[serde(flatten)]
+    gene: Option<&'a Gene>,
 }
 
 /// From a language model: how likely the stream was since its start, or its last reset.
@@ -90,7 +99,8 @@ pub fn is_empty(model: &ModelSpec, output: &Output, ends: bool) -> bool {
 pub fn render(model: &ModelSpec, stream: &str, seq: u64, output: &Output, ends: bool) -> Vec<u8> {
     let (labels, empty) = (labels(model, output), is_empty(model, output, ends));
     let likelihood = output.likelihood.map(StreamLikelihood::from);
-    let json = Json { stream, seq, model: &model.name, labels, spans: &output.spans, likelihood, r#final: ends, empty };
+    let spans = output.spans.iter().enumerate().map(|(k, span)| SpanOf { span, gene: output.genes.get(k) }).collect();
+    let json = Json { stream, seq, model: &model.name, labels, spans, likelihood, r#final: ends, empty };
     // Fails for maps with keys that are no strings and for failing writers; there is neither.
     serde_json::to_vec(&json).unwrap_or_default()
 }

@@ -9,7 +9,7 @@ pub mod spans;
 pub mod tags;
 
 pub use calibration::calibration_error;
-pub use genes::{BaseScore, GeneScore, runs};
+pub use genes::{BaseScore, GeneScore, run_genes, runs};
 pub use roc::roc_auc;
 pub use spans::{SpanScore, spans_of};
 pub use tags::Confusion;

@@ -315,6 +315,7 @@ pub fn model_spec(recipe: &Recipe, classes: &[String], encoder: &Encoder) -> Mod
             threshold: None,
         }),
         decode: recipe.decode.clone(),
+        genes: recipe.genes.clone(),
         encoder: encoder.spec().clone(),
         layers: recipe.layers.clone(),
         fingerprint: None,

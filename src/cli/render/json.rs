@@ -6,7 +6,7 @@ use crate::cli::pieces::Piece;
 use serde::Serialize;
 use std::sync::Arc;
 use strand::encode::EncoderSpec;
-use strand::model::{Model, Output, Span, StepLabel, Task};
+use strand::model::{Gene, Model, Output, Span, StepLabel, Task};
 use strand::pipeline::output::{Label, StreamLikelihood, is_empty, labels};
 
 /// A span's text is left out when it is longer.
@@ -37,6 +37,8 @@ struct SpanRow<'a> {
     label: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<String>,
+    #[serde(flatten)]
+    gene: Option<&'a Gene>,
 }
 
 #[derive(Default)]
@@ -55,11 +57,12 @@ impl Handler for Json {
         for step in output.labels.iter().filter(|_| of_words) {
             carried.words.push(step, Some(&spec.labels[step.label]) == spec.outside.as_ref());
         }
-        let spans = output.spans.iter().map(|span| SpanRow {
+        let spans = output.spans.iter().enumerate().map(|(k, span)| SpanRow {
             start: span.start,
             end: span.end,
             label: &span.label,
             text: carried.words.text(span),
+            gene: output.genes.get(k),
         });
         let record = Record {
             stream: &piece.stream.name,
