@@ -51,16 +51,11 @@ fn run(case: &str) {
     let cutoffs = if words[1] == "full" { Vec::new() } else { cutoffs.to_vec() };
     let softmax = UnitSoftmax { units, cutoffs, div_value: 4.0 };
     let shape = NetShape {
-        crf: false,
-        written: Default::default(),
-        window: None,
         tables: vec![TableShape { name: "word", rows: INPUTS, dim: 64 }],
-        chars: None,
-        dense: 0,
         layers: vec![LayerSpec::new(Cell::Lstm, TOP)],
         classes: softmax.head(),
-        pool: None,
         language: Some(softmax),
+        ..NetShape::default()
     };
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let params: Params<f32> = Params::random(&shape, &mut rng);
@@ -91,8 +86,6 @@ fn train(shape: &NetShape, mut params: Params<f32>, rng: &mut ChaCha8Rng, draw: 
     let mut times = Vec::new();
     for _ in 0..4 {
         let batch = TrainBatch {
-            windows: None,
-            chords: Vec::new(),
             features: Features {
                 steps: rows,
                 ids: (0..rows).map(|_| rng.random_range(0..INPUTS as u32)).collect(),

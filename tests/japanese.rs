@@ -53,7 +53,7 @@ fn models() -> &'static [Arc<Model>] {
     MODELS.get_or_init(|| {
         let of = |look_ahead: Option<LookAhead>| {
             let one = LayerSpec { bidirectional: look_ahead.is_some(), ..LayerSpec::new(Cell::Lstm, 7) };
-            let decode = Some(DecodeSpec { kind: DecodeKind::Legal, lag: 0 });
+            let decode = Some(DecodeSpec { kind: DecodeKind::Legal, lag: 0, beam: None });
             let spec = words_spec("ja", [vec![one], layers(&[Cell::Gru], 9)].concat());
             let dir = tempfile::tempdir().unwrap();
             random_model(dir.path(), &ModelSpec { encoder: encoder(), look_ahead, decode, ..spec }, TEXT, 3).unwrap();

@@ -23,16 +23,11 @@ fn units(file: &SafeTensors<'_>, name: &str) -> Vec<u32> {
 fn shape(units: usize, cutoffs: &[usize], layers: Vec<LayerSpec>, dim: usize) -> NetShape {
     let softmax = UnitSoftmax { units, cutoffs: cutoffs.to_vec(), div_value: 2.0 };
     NetShape {
-        crf: false,
-        written: Default::default(),
-        window: None,
         tables: vec![TableShape { name: "event", rows: units, dim }],
-        chars: None,
-        dense: 0,
         layers,
         classes: softmax.head(),
-        pool: None,
         language: Some(softmax),
+        ..NetShape::default()
     }
 }
 
@@ -99,13 +94,12 @@ fn a_language_model_follows_pytorchs_loss_for_60_steps() {
             let (x, y) = (&stream[step * 80..][..80], &stream[step * 80 + 8..][..80]);
             let begins = if step % 5 == 0 { 2 } else { 0 };
             let batch = TrainBatch {
-                windows: None,
-                chords: Vec::new(),
                 features: Features { steps: 80, ids: x.to_vec(), ..Features::default() },
                 sizes: vec![streams; steps],
                 reset: (0..80).map(|row| row < begins).collect(),
                 targets: [y, &x[..begins]].concat(),
                 weights: vec![1.0; 80 + begins],
+                ..TrainBatch::default()
             };
             net.set(&params, 1);
             let loss = LossSpec { total_weight: (80 + begins) as f64, label_smoothing: 0.0, ordinal: None };

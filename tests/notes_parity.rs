@@ -25,16 +25,11 @@ fn loss_and_gradients_of_notes_are_pytorchs() {
     let bytes = std::fs::read("tests/golden/notes.safetensors").unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let shape = NetShape {
-        tables: Vec::new(),
-        chars: None,
         dense: PITCHES + CLASSES,
         layers: vec![LayerSpec::new(Cell::Gru, 10), LayerSpec::new(Cell::Lstm, 8)],
         classes: PITCHES,
-        pool: None,
-        window: None,
-        language: None,
-        crf: false,
         written: WrittenShape { notes: Some(LOWEST), classes: CLASSES },
+        ..NetShape::default()
     };
     let mut params = Params::<f32>::random(&shape, &mut rand_chacha::ChaCha8Rng::seed_from_u64(0));
     for at in 0..params.len() {
@@ -51,8 +46,8 @@ fn loss_and_gradients_of_notes_are_pytorchs() {
         reset: (0..rows).map(|row| row < STREAMS).collect(),
         targets: (0..rows + STREAMS).map(|k| if (rows - STREAMS..rows).contains(&k) { NO_TARGET } else { 0 }).collect(),
         weights: vec![1.0; rows + STREAMS],
-        windows: None,
         chords: (0..rows).map(next).chain((0..STREAMS).map(chord)).collect(),
+        ..TrainBatch::default()
     };
     let mut net = TrainNet::new(&shape);
     net.set(&params, 1);

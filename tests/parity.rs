@@ -78,16 +78,9 @@ fn a_training_follows_pytorchs_loss_for_100_steps() {
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let shape = NetShape {
         tables: vec![TableShape { name: "word", rows: 12, dim: 6 }],
-        chars: None,
-        dense: 0,
         layers: vec![LayerSpec::new(Cell::Lstm, 10), LayerSpec::new(Cell::Gru, 8)],
         classes: 4,
-        window: None,
-        pool: None,
-        language: None,
-        crf: false,
-        written: Default::default(),
-        ctc: false,
+        ..NetShape::default()
     };
     let mut rng = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0);
     let mut params: Params<f32> = Params::random(&shape, &mut rng);
@@ -117,14 +110,12 @@ fn a_training_follows_pytorchs_loss_for_100_steps() {
     for (step, (x, y)) in x.chunks_exact(streams * steps).zip(y.chunks_exact(streams * steps)).enumerate() {
         let targets: Vec<u32> = y.iter().map(|&y| y as u32).collect();
         let batch = TrainBatch {
-            windows: None,
-            chords: Vec::new(),
-            transcripts: Vec::new(),
             features: Features { steps: x.len(), ids: x.iter().map(|&x| x as u32).collect(), ..Features::default() },
             sizes: vec![streams; steps],
             reset: vec![false; x.len()],
             weights: targets.iter().map(|&t| weights[t as usize]).collect(),
             targets,
+            ..TrainBatch::default()
         };
         let total_weight = batch.weights.iter().map(|&w| w as f64).sum();
         net.set(&params, 1);
@@ -152,17 +143,11 @@ fn what_is_seen_ahead_is_what_pytorch_makes_of_the_same_windows() {
             let case = format!("{name}.{block}.{right}");
             let layer = LayerSpec { bidirectional: true, ..LayerSpec::new(cell, 4) };
             let shape = NetShape {
-                crf: false,
-                ctc: false,
-                written: Default::default(),
-                language: None,
-                tables: vec![],
-                chars: None,
                 dense: 5,
                 layers: vec![layer.clone(), layer],
                 classes: 3,
-                pool: None,
                 window: Some(Window { block, right }),
+                ..NetShape::default()
             };
             let mut rng = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0);
             let mut params: Params<f32> = Params::random(&shape, &mut rng);
@@ -262,17 +247,11 @@ fn decoder(file: &SafeTensors<'_>) -> Decoder {
         ..words_spec("crf", layers(&[Cell::Rnn], 2))
     };
     let shape = NetShape {
-        window: None,
-        language: None,
-        tables: Vec::new(),
-        chars: None,
         dense: 2,
         layers: spec.layers.clone(),
         classes: 4,
-        pool: None,
         crf: true,
-        ctc: false,
-        written: Default::default(),
+        ..NetShape::default()
     };
     let mut params = Params::random(&shape, &mut <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0));
     for (k, name) in ["transitions", "start", "end"].into_iter().enumerate() {

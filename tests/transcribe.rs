@@ -354,7 +354,7 @@ fn killed_in_the_middle_the_daemon_gives_the_same_transcripts() {
 
 #[test]
 fn characters_are_transcribed_as_well() {
-    let encoder = EncoderSpec::Chars(CharSpec { dim: 5, min_count: 1 });
+    let encoder = EncoderSpec::Chars(CharSpec { dim: 5, min_count: 1, ..CharSpec::default() });
     let decode = decodes()[1].clone();
     let place = place_with(&ModelSpec { decode, ..transcripts_spec("c", layers(&[Cell::Gru], 8), encoder, "xyz") }, 3);
     killed::in_the_middle(|data| daemon(&place, "t", data));

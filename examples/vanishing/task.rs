@@ -33,15 +33,9 @@ impl Learner {
     pub fn new(layer: LayerSpec, distance: usize, rule: Rule, clip_norm: Option<f64>, seed: u64) -> Learner {
         let shape = NetShape {
             tables: vec![TableShape { name: "word", rows: WORDS, dim: 8 }],
-            chars: None,
-            dense: 0,
             layers: vec![layer],
             classes: NAMES,
-            window: None,
-            pool: None,
-            language: None,
-            crf: false,
-            written: Default::default(),
+            ..NetShape::default()
         };
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut params: Params<f32> = Params::random(&shape, &mut rng);
@@ -131,13 +125,12 @@ fn sentences(distance: usize, rng: &mut impl Rng) -> TrainBatch {
     let mut targets = vec![NO_TARGET; rows - SENTENCES];
     targets.extend(names);
     TrainBatch {
-        windows: None,
-        chords: Vec::new(),
         features: Features { steps: rows, ids, ..Features::default() },
         sizes: vec![SENTENCES; steps],
         reset: vec![false; rows],
         targets,
         weights: vec![1.0; rows],
+        ..TrainBatch::default()
     }
 }
 

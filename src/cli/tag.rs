@@ -11,7 +11,7 @@ use std::io::{BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use strand::encode::EncoderSpec;
-use strand::model::{Model, Scheme, Task};
+use strand::model::{DecodeKind, Model, Scheme, Task};
 
 /// Label files, or standard input as it comes
 #[derive(clap::Args)]
@@ -72,13 +72,17 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         OutputFormat::Spans => {
             Err(usage(format!("--output spans is for labels B-X, I-X and O; those of `{}` are none", model.spec().name)))
         }
-        OutputFormat::Gff3 if is_dna && !classifies => tag(&args, &model, Gff3),
+        OutputFormat::Gff3 if is_dna && !classifies => tag(&args, &model, Gff3 { genes: finds_genes(&model) }),
         OutputFormat::Gff3 => {
             Err(usage(format!("GFF3 is for regions of DNA; `{}` reads other input", model.spec().name)))
         }
         OutputFormat::Ansi if is_dna || is_vector => tag(&args, &model, Bands::new(&model, Paint::from_environment())),
         OutputFormat::Ansi => tag(&args, &model, Prose::new(model.clone(), Paint::from_environment())),
     }
+}
+
+fn finds_genes(model: &Model) -> bool {
+    model.spec().decode.as_ref().is_some_and(|decode| decode.kind == DecodeKind::Genes)
 }
 
 fn tag<F: Form>(args: &Args, model: &Arc<Model>, form: F) -> anyhow::Result<()> {

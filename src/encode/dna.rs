@@ -19,6 +19,11 @@ const SETS: [u8; 256] = {
     table
 };
 
+/// The bases that an IUPAC code stands for, one bit each: A, C, G, T; none for what is no code.
+pub(crate) fn base_set(code: u8) -> u8 {
+    SETS[usize::from(code)]
+}
+
 /// What stands for an ambiguous base in a stream's context.
 const AMBIGUOUS: u8 = b'N';
 

@@ -21,7 +21,7 @@
 
 mod char_class;
 mod chars;
-mod dna;
+pub(crate) mod dna;
 mod error;
 mod events;
 mod features;

@@ -228,17 +228,11 @@ mod tests {
     fn network(cutoffs: &[usize]) -> Network {
         let softmax = UnitSoftmax { units: 23, cutoffs: cutoffs.to_vec(), div_value: 2.0 };
         let shape = NetShape {
-            crf: false,
-            ctc: false,
-            written: Default::default(),
-            window: None,
             tables: vec![TableShape { name: "event", rows: 23, dim: 4 }],
-            chars: None,
-            dense: 0,
             layers: vec![LayerSpec::new(Cell::Gru, 9)],
             classes: softmax.head(),
-            pool: None,
             language: Some(softmax),
+            ..NetShape::default()
         };
         let mut params = Params::random(&shape, &mut ChaCha8Rng::seed_from_u64(5));
         params.slices_mut().flatten().for_each(|x| *x *= 6.0);

@@ -69,17 +69,10 @@ pub fn steps_per_second(model: &BenchModel, work: &Workload, threads: usize) -> 
     let layer = LayerSpec::new(model.cell, model.hidden);
     let layers = vec![layer; model.layers];
     let shape = NetShape {
-        tables: Vec::new(),
-        chars: None,
         dense: model.input,
         layers,
         classes: model.classes,
-        pool: None,
-        window: None,
-        language: None,
-        crf: false,
-        written: Default::default(),
-        ctc: false,
+        ..NetShape::default()
     };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let net = Network::new(&shape, &Params::random(&shape, &mut rng));

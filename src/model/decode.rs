@@ -44,6 +44,8 @@ pub enum DecodeKind {
     Greedy,
     /// For the task `transcribe`: the likeliest transcripts by a prefix beam search.
     Beam,
+    /// Labels as with argmax, and genes as spans; for scheme `runs` with codon positions. See [`super::genes`].
+    Genes,
 }
 
 /// `[decode]`: how labels are chosen from the network's probabilities.
@@ -73,6 +75,12 @@ impl DecodeSpec {
         match self.kind {
             DecodeKind::Argmax if self.lag > 0 => {
                 Err(format!("decode.lag = {}: argmax looks at each step by itself, its lag is 0", self.lag))
+            }
+            DecodeKind::Genes if self.lag > 0 => {
+                Err(format!("decode.lag = {}: genes wait as long as they have to, the lag is 0", self.lag))
+            }
+            DecodeKind::Genes if scheme != Scheme::Runs => {
+                Err("decode.kind = \"genes\" is for scheme = \"runs\"".into())
             }
             DecodeKind::Legal if scheme != Scheme::Bio => Err("decode.kind = \"legal\" is for scheme = \"bio\"".into()),
             _ if self.lag > MAX_LAG => Err(format!("decode.lag = {}: must be at most {MAX_LAG} steps", self.lag)),
@@ -292,6 +300,7 @@ impl Session {
         self.conclude_class(model, output);
         self.conclude_transcript(model, output);
         self.decide_waiting(model, true, output);
+        self.conclude_genes(model, output);
         self.decoding.last = None;
     }
 
@@ -307,7 +316,9 @@ impl Session {
     pub(super) fn publish(&mut self, model: &Model, step: StepLabel, output: &mut Output) {
         let (scheme, outside) = (model.spec.scheme, model.spec.outside.as_deref());
         let name = &model.spec.labels[step.label];
-        output.spans.extend(self.spans.push(scheme, outside, name, step.start, step.end));
+        if model.genes.is_none() {
+            output.spans.extend(self.spans.push(scheme, outside, name, step.start, step.end));
+        }
         output.labels.push(step);
     }
 
@@ -378,7 +389,7 @@ fn log_sum(a: &[f32], b: &[f32]) -> f32 {
 
 /// ln x of a positive, normal x, the same bits on every machine: x = m · 2^k with m in [√½, √2), and
 /// ln m = 2 Σ s^(2n+1) / (2n+1) with s = (m - 1) / (m + 1).
-fn ln(x: f32) -> f32 {
+pub(super) fn ln(x: f32) -> f32 {
     let x = f64::from(x);
     let half = 0x3ff0_0000_0000_0000 - 0x3fe6_a09e_667f_3bcd; // The bits of 1 less those of √½.
     let bits = x.to_bits() + half;

@@ -26,6 +26,7 @@ pub mod bench;
 pub mod classify;
 pub mod decode;
 pub mod generate;
+pub mod genes;
 pub mod language;
 pub mod lookahead;
 pub mod network;
@@ -45,6 +46,7 @@ mod waiting;
 
 pub use decode::{DecodeKind, DecodeSpec};
 pub use generate::GenerateSpec;
+pub use genes::{Gene, GenesSpec};
 pub use language::Likelihood;
 pub use lookahead::LookAhead;
 pub use numbers::StatePrecision;
@@ -59,6 +61,7 @@ pub use transduce::{Attention, DecoderSpec, Translation};
 use crate::encode::Encoder;
 use crate::encode::units::Units;
 use decode::Decoder;
+use genes::GeneFinder;
 use network::Network;
 use params::{NetShape, Params};
 use sha2::{Digest, Sha256};
@@ -80,6 +83,8 @@ pub struct Model {
     transcriber: Option<Transcriber>,
     /// For the task `transduce`; `network` is an empty one then.
     translator: Option<Translator>,
+    /// For genes.
+    genes: Option<GeneFinder>,
     fingerprint: [u8; 32],
     fingerprint_hex: String,
     parameters: usize,
@@ -126,6 +131,7 @@ impl Model {
             decoder: Decoder::new(&spec, &shape, params)?,
             transcriber: Transcriber::new(&spec),
             translator: None,
+            genes: GeneFinder::new(&spec)?,
             fingerprint_hex: hex(&fingerprint),
             fingerprint,
             parameters: params.count(),
@@ -148,6 +154,7 @@ impl Model {
             class_label: Vec::new(),
             decoder: None,
             transcriber: None,
+            genes: None,
             translator: Some(translator),
             fingerprint_hex: hex(&fingerprint),
             fingerprint,
@@ -237,6 +244,9 @@ fn fingerprint(
     }
     if let Some(decoder) = &spec.decoder {
         hash.update(serde_json::to_vec(decoder).map_err(|e| e.to_string())?);
+    }
+    if let Some(genes) = &spec.genes {
+        hash.update(serde_json::to_vec(genes).map_err(|e| e.to_string())?);
     }
     encoder.fingerprint_into(&mut hash);
     if let Some(target) = target {

@@ -103,17 +103,9 @@ impl Network {
     /// A network of nothing: a translator's steps are sentences, and go through another.
     pub(super) fn empty() -> Network {
         let shape = NetShape {
-            tables: Vec::new(),
-            chars: None,
-            dense: 0,
             layers: Vec::new(),
             classes: 0,
-            pool: None,
-            window: None,
-            language: None,
-            crf: false,
-            written: Default::default(),
-            ctc: false,
+            ..NetShape::default()
         };
         Network {
             shape,

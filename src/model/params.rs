@@ -17,7 +17,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::path::Path;
 
 /// The shape of a whole network: input tables, character encoder, recurrent layers, head.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct NetShape {
     pub tables: Vec<TableShape>,
     pub chars: Option<CharNetShape>,

@@ -3,6 +3,7 @@
 
 use super::decode::{DecodeScratch, Decoding};
 use super::generate::Generation;
+use super::genes::{Gene, Genes};
 use super::language::{Likelihood, Weighing};
 use super::lookahead::AheadLane;
 use super::network::{Lane, MAX_NUMBERS, Scratch};
@@ -31,6 +32,7 @@ pub struct Session {
     pub(super) decoding: Decoding,
     /// Of a transcriber: symbols that are not final.
     pub(super) transcript: Transcript,
+    pub(super) genes: Genes,
     pub(super) steps: u64,
     pub(super) units: Vec<Unit>,
     pub(super) features: Features,
@@ -69,6 +71,8 @@ pub struct Output {
     pub likelihood: Option<Likelihood>,
     /// From a translator, in the place of labels.
     pub translations: Vec<Translation>,
+    /// Where the model finds genes: more of each of `spans`.
+    pub genes: Vec<Gene>,
 }
 
 impl Session {
@@ -88,6 +92,7 @@ impl Session {
             spans: SpanDecoder::default(),
             decoding: Decoding::default(),
             transcript: Transcript::default(),
+            genes: Genes::default(),
             steps: 0,
             units: Vec::new(),
             features: Features::default(),
@@ -194,6 +199,7 @@ impl Session {
             + 4 * self.pool.len()
             + self.decoding.memory()
             + self.transcript.memory()
+            + self.genes.memory()
             + self.reader.pending.capacity()
             + self.reader.context.capacity()
             + waiting
@@ -335,6 +341,9 @@ impl Stepper {
                 if model.transcriber.is_some() {
                     session.hear(model, p, &unit, &mut self.found, output);
                     continue;
+                }
+                if let Some(finder) = &model.genes {
+                    finder.push(&mut session.genes, p, &unit.text, unit.start, output);
                 }
                 let decided = match &model.decoder {
                     Some(decoder) => decoder.push(&mut session.decoding, p, unit, &mut self.decode),

@@ -2,6 +2,7 @@
 
 use super::decode::DecodeSpec;
 use super::generate::{self, GenerateSpec};
+use super::genes::GenesSpec;
 use super::lookahead::{self, LookAhead};
 use super::pool::Pooling;
 use super::transcribe;
@@ -160,6 +161,9 @@ pub struct ModelSpec {
     /// How labels are chosen from the network's probabilities; absent: the likeliest of each step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decode: Option<DecodeSpec>,
+    /// For `decode.kind = "genes"`: what counts as a gene; absent: the defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub genes: Option<GenesSpec>,
     pub encoder: EncoderSpec,
     pub layers: Vec<LayerSpec>,
     /// For the task `transduce`: what writes; `encoder` and `layers` are what reads.

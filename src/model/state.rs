@@ -4,6 +4,7 @@
 //! version u8 | model fingerprint 32 | steps u64 | open span: 0, or 1 start u64 end u64 length u32 label
 //! | reader state (encode::ReaderState) | steps that wait for their label (decode::Decoding, of a model with [decode])
 //! | symbols that are not final (transcribe::Transcript, of a transcriber)
+//! | genes that wait (genes::Genes, of a model that finds genes)
 //! | numbers u32, each as the version says
 //! | what is pooled, f32 each, as many as the model says (none but for classifiers and language models)
 //! | of a language model, and of one that generates: ln P of the stream f64, its units u64
@@ -14,6 +15,7 @@
 
 use super::decode::Decoding;
 use super::generate::Generation;
+use super::genes::Genes;
 use super::language::{LIKELIHOOD_BYTES, Likelihood};
 use super::numbers::{Numbers, StatePrecision};
 use super::transcribe::Transcript;
@@ -54,6 +56,16 @@ pub enum StateError {
 pub(super) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
+    #[cfg(test)]
+    pub fn of(bytes: &'a [u8]) -> Fields<'a> {
+        Fields(bytes)
+    }
+
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], StateError> {
         let (head, rest) = self
             .0
@@ -122,6 +134,9 @@ impl Session {
         }
         if model.transcriber.is_some() {
             self.transcript.encode(out);
+        }
+        if model.genes.is_some() {
+            self.genes.encode(out);
         }
         out.extend_from_slice(&(self.state.len() as u32).to_le_bytes());
         self.state.encode(out);
@@ -194,6 +209,10 @@ impl Session {
             Some(transcriber) => Transcript::decode(&mut fields, transcriber)?,
             None => Transcript::default(),
         };
+        let genes = match &model.genes {
+            Some(finder) => Genes::decode(&mut fields, finder)?,
+            None => Genes::default(),
+        };
         let count = fields.u32()? as usize;
         let mut session = Session::new(model);
         let (numbers, pooled) = (precision.bytes() * session.state.len(), 4 * session.pool.len());
@@ -228,6 +247,7 @@ impl Session {
         session.reader = reader;
         session.decoding = decoding;
         session.transcript = transcript;
+        session.genes = genes;
         session.spans = SpanDecoder { open };
         session.steps = steps;
         Ok(session)

@@ -46,6 +46,7 @@ pub fn words_spec(name: &str, layers: Vec<LayerSpec>) -> ModelSpec {
         encoder,
         layers,
         decoder: None,
+        genes: None,
         fingerprint: None,
         training: None,
     }

@@ -1,7 +1,7 @@
 //! The JSON of an output record.
 
 use crate::model::transcribe::joined;
-use crate::model::{Likelihood, ModelSpec, Output, Span, Task, Translation};
+use crate::model::{Gene, Likelihood, ModelSpec, Output, Span, Task, Translation};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 #[derive(serde::Serialize)]
@@ -10,7 +10,7 @@ struct Json<'a> {
     seq: u64,
     model: &'a str,
     labels: Vec<Label<'a>>,
-    spans: &'a [Span],
+    spans: Vec<SpanOf<'a>>,
     #[serde(flatten)]
     likelihood: Option<StreamLikelihood>,
     /// From a transcriber: the labels of this record as text.
@@ -22,6 +22,15 @@ struct Json<'a> {
     /// The stream ends without a class: it never had a step.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     empty: bool,
+}
+
+/// A span; of a gene with what is told of it.
+#[derive(serde::Serialize)]
+struct SpanOf<'a> {
+    #[serde(flatten)]
+    span: &'a Span,
+    #[serde(flatten)]
+    gene: Option<&'a Gene>,
 }
 
 /// From a language model: how likely the stream was since its start, or its last reset.
@@ -110,7 +119,7 @@ pub fn render(model: &ModelSpec, stream: &str, seq: u64, output: &Output, ends: 
         seq,
         model: &model.name,
         labels: labels(model, output),
-        spans: &output.spans,
+        spans: output.spans.iter().enumerate().map(|(k, span)| SpanOf { span, gene: output.genes.get(k) }).collect(),
         likelihood: output.likelihood.map(StreamLikelihood::from),
         transcript: transcript(model, output),
         translations: translations(model, output),

@@ -3,7 +3,7 @@
 use super::{Counts, share};
 use crate::data::{Interval, Strand};
 use serde::Serialize;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ops::Range;
 
 /// Counts of bases. A base is right when its strand, or that it is not coding, is right.
@@ -52,41 +52,63 @@ pub fn runs(strands: &[Option<Strand>]) -> Vec<(Range<usize>, Strand)> {
     found
 }
 
-/// Counts of genes. A gene is found when a run of its strand's labels has the same 3' end: where a forward run ends,
-/// where a reverse run starts.
+/// The maximal runs of one strand, taken for genes.
+pub fn run_genes(strands: &[Option<Strand>]) -> Vec<Interval> {
+    let gene =
+        |(run, strand): (Range<usize>, _)| Interval { start: run.start, end: run.end, strand, note: String::new() };
+    runs(strands).into_iter().map(gene).collect()
+}
+
+/// Counts of genes. A gene is found when one that was called has the same 3' end and strand; exactly, when its start is the
+/// same, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct GeneScore(pub Counts);
+pub struct GeneScore {
+    pub counts: Counts,
+    pub exact: u64,
+}
 
 impl GeneScore {
-    /// Adds the part `range` of one sequence, whose bases were given `predicted` (as long as `range`).
+    /// Adds the part `range` of one sequence, in which `called` were found, counted from the range's start.
     ///
-    /// Counted are the genes whose 3' end lies in the range, and the runs that show their 3' end there: a forward run
-    /// cut off by the range's end does not, nor does a reverse run cut off by its start, unless that is also the
+    /// Counted are the genes whose 3' end lies in the range, and those called that show their 3' end there: a forward one
+    /// cut off by the range's end does not, nor does a reverse one cut off by its start, unless that is also the
     /// sequence's (`length`) end.
-    pub fn add(&mut self, genes: &[Interval], range: Range<usize>, length: usize, predicted: &[Option<Strand>]) {
+    pub fn add(&mut self, genes: &[Interval], range: Range<usize>, length: usize, called: &[Interval]) {
         let inside = |gene: &&Interval| gene.end <= length && range.contains(&gene.three_prime());
-        let gold: HashSet<(usize, Strand)> =
-            genes.iter().filter(inside).map(|gene| (gene.three_prime(), gene.strand)).collect();
-        self.0.gold += gold.len() as u64;
-        for (run, strand) in runs(predicted) {
-            let (start, end) = (range.start + run.start, range.start + run.end);
-            let (three_prime, cut) = match strand {
+        let mut gold: HashMap<(usize, Strand), Vec<(usize, usize)>> = HashMap::new();
+        for gene in genes.iter().filter(inside) {
+            gold.entry((gene.three_prime(), gene.strand)).or_default().push((gene.start, gene.end));
+        }
+        self.counts.gold += gold.len() as u64;
+        for gene in called {
+            let (start, end) = (range.start + gene.start, range.start + gene.end);
+            let (three_prime, cut) = match gene.strand {
                 Strand::Forward => (end - 1, end == range.end && end < length),
                 Strand::Reverse => (start, start == range.start && start > 0),
             };
-            if !cut || gold.contains(&(three_prime, strand)) {
-                self.0.predicted += 1;
-                self.0.right += u64::from(gold.contains(&(three_prime, strand)));
+            let found = gold.get(&(three_prime, gene.strand));
+            if !cut || found.is_some() {
+                self.counts.predicted += 1;
+                self.counts.right += u64::from(found.is_some());
+                self.exact += u64::from(found.is_some_and(|places| places.contains(&(start, end))));
             }
         }
     }
 
     pub fn precision(&self) -> f64 {
-        share(self.0.right, self.0.predicted)
+        share(self.counts.right, self.counts.predicted)
     }
 
     pub fn recall(&self) -> f64 {
-        share(self.0.right, self.0.gold)
+        share(self.counts.right, self.counts.gold)
+    }
+
+    pub fn exact_precision(&self) -> f64 {
+        share(self.exact, self.counts.predicted)
+    }
+
+    pub fn exact_recall(&self) -> f64 {
+        share(self.exact, self.counts.gold)
     }
 }
 
@@ -109,8 +131,8 @@ mod tests {
 
     fn counts(genes: &[Interval], range: Range<usize>, length: usize, predicted: &str) -> (u64, u64, u64) {
         let mut score = GeneScore::default();
-        score.add(genes, range, length, &strands(predicted));
-        (score.0.right, score.0.predicted, score.0.gold)
+        score.add(genes, range, length, &run_genes(&strands(predicted)));
+        (score.counts.right, score.counts.predicted, score.counts.gold)
     }
 
     #[test]
@@ -137,6 +159,16 @@ mod tests {
         assert_eq!(counts(&genes, 0..10, 10, "..FF.RR..."), (2, 2, 2));
         assert_eq!(counts(&genes, 0..10, 10, "FFF...RRR."), (0, 2, 2));
         assert_eq!(counts(&genes, 0..10, 10, "...R.F...."), (0, 2, 2));
+    }
+
+    #[test]
+    fn a_gene_is_exact_when_both_ends_are() {
+        let genes = [gene(2, 8, Strand::Forward), gene(10, 16, Strand::Reverse), gene(20, 26, Strand::Reverse)];
+        let mut score = GeneScore::default();
+        let called = [gene(2, 8, Strand::Forward), gene(10, 13, Strand::Reverse), gene(20, 26, Strand::Forward)];
+        score.add(&genes, 0..30, 30, &called);
+        assert_eq!((score.counts.right, score.exact, score.counts.predicted, score.counts.gold), (2, 1, 3, 3));
+        assert_eq!((score.exact_precision(), score.exact_recall()), (1.0 / 3.0, 1.0 / 3.0));
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub mod tags;
 pub use bleu::{Bleu, bleu};
 pub use calibration::calibration_error;
 pub use edits::{Edits, words};
-pub use genes::{BaseScore, GeneScore, runs};
+pub use genes::{BaseScore, GeneScore, run_genes, runs};
 pub use roc::roc_auc;
 pub use spans::{SpanScore, spans_of};
 pub use tags::Confusion;

@@ -22,16 +22,9 @@ pub fn words_per_second(threads: usize, rounds: usize) -> f64 {
     let lstm = LayerSpec::new(Cell::Lstm, 128);
     let shape = NetShape {
         tables: vec![TableShape { name: "word", rows: VOCABULARY, dim: 100 }],
-        chars: None,
-        dense: 0,
         layers: vec![lstm.clone(), lstm],
         classes: CLASSES,
-        window: None,
-        pool: None,
-        language: None,
-        crf: false,
-        written: Default::default(),
-        ctc: false,
+        ..NetShape::default()
     };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut params: Params<f32> = Params::random(&shape, &mut rng);
@@ -75,9 +68,6 @@ const SHARD_STREAMS: usize = super::plan::SHARD;
 fn random_batch(streams: usize, rng: &mut ChaCha8Rng) -> TrainBatch {
     let rows = streams * STEPS;
     TrainBatch {
-        transcripts: Vec::new(),
-        windows: None,
-        chords: Vec::new(),
         features: Features {
             steps: rows,
             ids: (0..rows).map(|_| rng.random_range(0..VOCABULARY as u32)).collect(),
@@ -87,5 +77,6 @@ fn random_batch(streams: usize, rng: &mut ChaCha8Rng) -> TrainBatch {
         reset: vec![false; rows],
         targets: (0..rows).map(|_| rng.random_range(0..CLASSES as u32)).collect(),
         weights: vec![1.0; rows],
+        ..TrainBatch::default()
     }
 }

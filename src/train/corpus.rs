@@ -384,6 +384,7 @@ pub fn model_spec(recipe: &Recipe, classes: &[String], encoder: &Encoder) -> Mod
         generate: (recipe.task.kind == Task::Generate)
             .then(|| GenerateSpec { max_steps: recipe.task.max_steps.unwrap_or(1024), ..GenerateSpec::default() }),
         decode: recipe.decode.clone(),
+        genes: recipe.genes.clone(),
         encoder: encoder.spec().clone(),
         layers: recipe.layers.clone(),
         decoder: recipe.decoder.clone(),

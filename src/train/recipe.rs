@@ -4,7 +4,7 @@
 use super::optimizer::{OptimizerSpec, Rule};
 use crate::data::{DnaScheme, LabelAt, LabelMap};
 use crate::encode::EncoderSpec;
-use crate::model::{DecodeKind, DecodeSpec, DecoderSpec, GenerateSpec, LanguageSpec, LookAhead, Pooling, Scheme, Softmax, Task, lookahead};
+use crate::model::{DecodeKind, DecodeSpec, DecoderSpec, GenerateSpec, GenesSpec, LanguageSpec, LookAhead, Pooling, Scheme, Softmax, Task, lookahead};
 use crate::rnn::LayerSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,6 +19,9 @@ pub struct Recipe {
     /// How labels are chosen from the network's probabilities; absent: the likeliest of each step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decode: Option<DecodeSpec>,
+    /// For `decode.kind = "genes"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub genes: Option<GenesSpec>,
     pub encoder: EncoderSpec,
     pub layers: Vec<LayerSpec>,
     /// How far bidirectional layers see ahead; absent: to the end.
@@ -66,6 +69,12 @@ impl Recipe {
                 return Err("kind = \"language_model\" needs encoder.kind = \"words\", \"chars\" or \"events\"".into());
             }
         }
+        if let Some(genes) = &self.genes {
+            if self.decode.as_ref().is_none_or(|decode| decode.kind != DecodeKind::Genes) {
+                return Err("[genes] is for decode.kind = \"genes\"".into());
+            }
+            genes.check().map_err(|e| format!("genes.{e}"))?;
+        }
         if let Some(decode) = &self.decode {
             decode.check(self.task.kind, self.task.scheme())?;
             let t = &self.train;
@@ -75,6 +84,9 @@ impl Recipe {
             }
             if decode.kind == DecodeKind::Crf && self.task.dna_labels == Some(DnaScheme::StrandFrame) {
                 return Err("decode.kind = \"crf\" needs a class for each label: dna_labels = \"strand\"".into());
+            }
+            if decode.kind == DecodeKind::Genes && self.task.dna_labels != Some(DnaScheme::StrandFrame) {
+                return Err("decode.kind = \"genes\" needs codon positions: dna_labels = \"strand+frame\"".into());
             }
         }
         self.check_beside()?;

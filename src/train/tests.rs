@@ -18,12 +18,7 @@ fn shape(layers: Vec<LayerSpec>, char_cell: Option<Cell>) -> NetShape {
         dense: 2,
         layers,
         classes: 4,
-        pool: None,
-        window: None,
-        language: None,
-        crf: false,
-        written: Default::default(),
-        ctc: false,
+        ..NetShape::default()
     }
 }
 
@@ -36,14 +31,12 @@ fn batch(rng: &mut ChaCha8Rng, with_chars: bool) -> TrainBatch {
     let sizes = vec![3, 3, 2, 2, 1];
     let rows = sizes.iter().sum();
     let mut b = TrainBatch {
-        windows: None,
-        chords: Vec::new(),
-        transcripts: Vec::new(),
         features: Features { steps: rows, ..Features::default() },
         sizes,
         reset: (0..rows).map(|r| r % 4 == 3).collect(),
         targets: (0..rows).map(|r| if r == 2 { NO_TARGET } else { rng.random_range(0..4) }).collect(),
         weights: (0..rows).map(|r| 0.5 + r as f32 * 0.1).collect(),
+        ..TrainBatch::default()
     };
     for _ in 0..rows {
         b.features.ids.extend([rng.random_range(0..6), rng.random_range(0..3)]);

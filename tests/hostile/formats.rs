@@ -52,7 +52,7 @@ pub fn specs() -> impl Iterator<Item = ModelSpec> {
         words(Tokenizer::UdEnglish),
         words(Tokenizer::Uax29),
         words(Tokenizer::Whitespace),
-        EncoderSpec::Chars(CharSpec { dim: 3, min_count: 1 }),
+        EncoderSpec::Chars(CharSpec { dim: 3, min_count: 1, ..CharSpec::default() }),
         dna(&[3, 1]),
         dna(&[]),
         EncoderSpec::Events(EventSpec { dim: 3, ..EventSpec::default() }),
@@ -73,7 +73,7 @@ pub fn specs() -> impl Iterator<Item = ModelSpec> {
             encoder: EncoderSpec::Vector(VectorSpec { width: 3 }),
             ..words_spec("tiny", options(3, &[Cell::Rnn, Cell::LstmPeephole, Cell::GruSimplified, Cell::Gru]))
         },
-        language_spec("tiny", layers(&[Cell::Lstm], 3), EncoderSpec::Chars(CharSpec { dim: 3, min_count: 1 }), &[]),
+        language_spec("tiny", layers(&[Cell::Lstm], 3), EncoderSpec::Chars(CharSpec { dim: 3, min_count: 1, ..CharSpec::default() }), &[]),
         language_spec("tiny", layers(&[Cell::Gru], 3), EncoderSpec::Events(EventSpec::default()), &[3, 9]),
         ModelSpec {
             encoder: words(Tokenizer::Whitespace),
@@ -81,13 +81,13 @@ pub fn specs() -> impl Iterator<Item = ModelSpec> {
             ..words_spec("tiny", layers(&[Cell::Gru], 3))
         },
         ModelSpec {
-            encoder: EncoderSpec::Chars(CharSpec { dim: 3, min_count: 1 }),
+            encoder: EncoderSpec::Chars(CharSpec { dim: 3, min_count: 1, ..CharSpec::default() }),
             scheme: Scheme::Plain,
             decode: Some(DecodeSpec { kind: DecodeKind::Crf, lag: 3, beam: None }),
             ..words_spec("tiny", layers(&[Cell::Rnn], 3))
         },
         transcribing(EncoderSpec::Vector(VectorSpec { width: 2 }), None),
-        transcribing(EncoderSpec::Chars(CharSpec { dim: 3, min_count: 1 }), Some(4)),
+        transcribing(EncoderSpec::Chars(CharSpec { dim: 3, min_count: 1, ..CharSpec::default() }), Some(4)),
         ModelSpec { encoder: words(Tokenizer::UdEnglish), ..ahead(3, 2) },
         ModelSpec { encoder: EncoderSpec::Vector(VectorSpec { width: 2 }), ..ahead(5, 1) },
         ModelSpec { encoder: dna(&[3]), scheme: Scheme::Runs, ..ahead(0, 1) },

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use strand::data::{DnaScheme, Sequence, Strand, dna_labels, read_intervals, read_sequences};
+use strand::data::{DnaScheme, Interval, Sequence, Strand, dna_labels, read_intervals, read_sequences};
 use strand::encode::InputFormat;
-use strand::model::Model;
-use strand::score::{BaseScore, Confusion, GeneScore};
+use strand::model::{DecodeKind, Model, Span};
+use strand::score::{BaseScore, Confusion, GeneScore, run_genes};
 
 /// Bases in one piece.
 const PIECE_BASES: usize = 16 * 1024;
@@ -43,30 +43,44 @@ pub fn evaluate(
     }
     let parts = parts(&sequences, range, genome)?;
     let pieces = base_pieces(sequences.iter().zip(&parts), genome);
+    let finds_genes = model.spec().decode.as_ref().is_some_and(|decode| decode.kind == DecodeKind::Genes);
     let mut predicted: Vec<Vec<Option<Strand>>> = vec![Vec::new()];
+    let mut called: Vec<Vec<Interval>> = vec![Vec::new()];
     let ends: Vec<bool> = pieces.iter().map(|piece| piece.ends).collect();
     let mut ends = ends.into_iter();
-    label_all(model, threads, pieces.into_iter().map(Ok), Keep, |(steps, _), _| {
+    label_all(model, threads, pieces.into_iter().map(Ok), Keep, |(steps, spans), _| {
         if let Some(last) = predicted.last_mut() {
             last.extend(steps.iter().map(|step| strands[step.label]));
         }
+        if let (Some(last), true) = (called.last_mut(), finds_genes) {
+            last.extend(spans.iter().filter_map(gene_of));
+        }
         if ends.next() == Some(true) {
             predicted.push(Vec::new());
+            called.push(Vec::new());
         }
         Ok(())
     })?;
 
     let (mut bases, mut genes) = (BaseScore::default(), GeneScore::default());
     let mut confusion = Confusion::new(DnaScheme::Strand.classes().iter().copied());
-    for ((sequence, part), predicted) in sequences.iter().zip(&parts).zip(&predicted) {
+    for (((sequence, part), predicted), called) in sequences.iter().zip(&parts).zip(&mut predicted).zip(&mut called) {
         let intervals = intervals_of.get(&sequence.name).map_or(&[][..], Vec::as_slice);
         let gold = dna_labels(intervals, sequence.bases.len(), DnaScheme::Strand);
-        for (&gold, &predicted) in gold[part.clone()].iter().zip(predicted) {
+        if finds_genes {
+            // A base's label is that of its gene.
+            called.sort_by_key(|gene| (gene.start, std::cmp::Reverse(gene.end)));
+            let classes = dna_labels(called, part.len(), DnaScheme::Strand);
+            *predicted = classes.iter().map(|&k| strand_of(DnaScheme::Strand.classes()[usize::from(k)])).collect();
+        } else {
+            *called = run_genes(predicted);
+        }
+        for (&gold, &predicted) in gold[part.clone()].iter().zip(&*predicted) {
             let gold = strand_of(DnaScheme::Strand.classes()[usize::from(gold)]);
             bases.add(gold, predicted);
             confusion.add(word(gold), word(predicted));
         }
-        genes.add(intervals, part.clone(), sequence.bases.len(), predicted);
+        genes.add(intervals, part.clone(), sequence.bases.len(), called);
     }
     let rows = confusion.labels().iter().zip(confusion.by_label());
     Ok(Report {
@@ -83,12 +97,20 @@ pub fn evaluate(
             ("coding_recall", bases.coding_recall()),
             ("gene_precision", genes.precision()),
             ("gene_recall", genes.recall()),
+            ("gene_exact_precision", genes.exact_precision()),
+            ("gene_exact_recall", genes.exact_recall()),
         ],
         rows: rows.map(|(label, counts)| (label.clone(), counts.figures())).collect(),
         row_word: "label",
         confusion,
         conditions: BTreeMap::new(),
     })
+}
+
+/// The gene that a span is.
+fn gene_of(span: &Span) -> Option<Interval> {
+    let strand = strand_of(&span.label)?;
+    Some(Interval { start: span.start as usize, end: span.end as usize, strand, note: String::new() })
 }
 
 fn strand_of(label: &str) -> Option<Strand> {

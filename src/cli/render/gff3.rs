@@ -1,4 +1,6 @@
-//! Regions of sequences as GFF3 (1-based, the end included). The score is the mean probability of the region's labels.
+//! Regions of sequences as GFF3 (1-based, the end included). The score is the mean probability of the region's labels; of
+//! genes it is the nats that speak for them, and a sequence's are written when its length is known, behind
+//! `##sequence-region`.
 
 use super::{Form, Rendered};
 use crate::cli::lanes::Handler;
@@ -7,7 +9,10 @@ use std::collections::VecDeque;
 use std::fmt::Write;
 use strand::model::Output;
 
-pub struct Gff3;
+pub struct Gff3 {
+    /// The spans are genes.
+    pub genes: bool,
+}
 
 /// A run of one label, as far as it has come.
 struct Run {
@@ -17,53 +22,88 @@ struct Run {
     steps: u64,
 }
 
-/// Runs that may belong to a span not closed yet.
 #[derive(Default)]
-pub struct Carried(VecDeque<Run>);
+pub struct Carried {
+    /// Runs that may belong to a span not closed yet.
+    runs: VecDeque<Run>,
+    /// Lines of the sequence's genes.
+    lines: String,
+    genes: u64,
+    /// Bases of the sequence.
+    length: u64,
+}
 
 impl Handler for Gff3 {
     type Carried = Carried;
     type Result = Rendered;
 
     fn labelled(&self, carried: &mut Carried, piece: Piece, output: Output) -> Rendered {
-        for step in &output.labels {
-            match carried.0.back_mut() {
-                Some(run) if run.label == step.label => {
-                    run.sum += f64::from(step.score);
-                    run.steps += 1;
-                }
-                _ => carried.0.push_back(Run {
-                    label: step.label,
-                    start: step.start,
-                    sum: f64::from(step.score),
-                    steps: 1,
-                }),
-            }
-        }
-        let mut lines = String::new();
-        for span in &output.spans {
-            while carried.0.front().is_some_and(|run| run.start < span.start) {
-                carried.0.pop_front();
-            }
-            let score = carried.0.front().map_or(0.0, |run| run.sum / run.steps as f64);
-            let (kind, strand) = match span.label.as_str() {
-                "forward" => ("CDS_region", '+'),
-                "reverse" => ("CDS_region", '-'),
-                _ => ("sequence_feature", '.'),
-            };
-            let (sequence, start, end) = (escaped(&piece.stream.name), span.start + 1, span.end);
-            // Writing to a string cannot fail.
-            let _ = writeln!(
-                lines,
-                "{sequence}\tstrand\t{kind}\t{start}\t{end}\t{score:.4}\t{strand}\t.\tName={}",
-                escaped(&span.label)
-            );
-        }
-        while carried.0.len() > 1 {
-            carried.0.pop_front();
-        }
-        Rendered { stream: piece.stream, ends: piece.ends, bytes: lines.into_bytes() }
+        let bytes = if self.genes { genes(carried, &piece, &output) } else { regions(carried, &piece, &output) };
+        Rendered { stream: piece.stream, ends: piece.ends, bytes: bytes.into_bytes() }
     }
+}
+
+/// The genes of a sequence, once it is over.
+fn genes(carried: &mut Carried, piece: &Piece, output: &Output) -> String {
+    let name = escaped(&piece.stream.name);
+    carried.length = output.labels.last().map_or(carried.length, |last| last.end);
+    for (span, gene) in output.spans.iter().zip(&output.genes) {
+        carried.genes += 1;
+        let (start, end, score, number) = (span.start + 1, span.end, gene.score, piece.stream.number);
+        let strand = if span.label == "reverse" { '-' } else { '+' };
+        let partial = if gene.partial { ";partial=true" } else { "" };
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            carried.lines,
+            "{name}\tstrand\tCDS\t{start}\t{end}\t{score:.2}\t{strand}\t0\tID={number}_{};start_type={}{partial}",
+            carried.genes, gene.start_codon
+        );
+    }
+    if !piece.ends || carried.length == 0 {
+        return String::new();
+    }
+    format!("##sequence-region {name} 1 {}\n{}", carried.length, std::mem::take(&mut carried.lines))
+}
+
+/// The regions that closed.
+fn regions(carried: &mut Carried, piece: &Piece, output: &Output) -> String {
+    for step in &output.labels {
+        match carried.runs.back_mut() {
+            Some(run) if run.label == step.label => {
+                run.sum += f64::from(step.score);
+                run.steps += 1;
+            }
+            _ => carried.runs.push_back(Run {
+                label: step.label,
+                start: step.start,
+                sum: f64::from(step.score),
+                steps: 1,
+            }),
+        }
+    }
+    let mut lines = String::new();
+    for span in &output.spans {
+        while carried.runs.front().is_some_and(|run| run.start < span.start) {
+            carried.runs.pop_front();
+        }
+        let score = carried.runs.front().map_or(0.0, |run| run.sum / run.steps as f64);
+        let (kind, strand) = match span.label.as_str() {
+            "forward" => ("CDS_region", '+'),
+            "reverse" => ("CDS_region", '-'),
+            _ => ("sequence_feature", '.'),
+        };
+        let (sequence, start, end) = (escaped(&piece.stream.name), span.start + 1, span.end);
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            lines,
+            "{sequence}\tstrand\t{kind}\t{start}\t{end}\t{score:.4}\t{strand}\t.\tName={}",
+            escaped(&span.label)
+        );
+    }
+    while carried.runs.len() > 1 {
+        carried.runs.pop_front();
+    }
+    lines
 }
 
 impl Form for Gff3 {

@@ -5,7 +5,7 @@ use crate::cli::lanes::Handler;
 use crate::cli::pieces::Piece;
 use serde::Serialize;
 use std::sync::Arc;
-use strand::model::{Model, Output, Translation};
+use strand::model::{Gene, Model, Output, Translation};
 use strand::pipeline::output::{Label, StreamLikelihood, is_empty, labels, transcript, translations};
 
 pub struct Json {
@@ -37,6 +37,8 @@ struct SpanRow<'a> {
     label: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<String>,
+    #[serde(flatten)]
+    gene: Option<&'a Gene>,
 }
 
 #[derive(Default)]
@@ -52,11 +54,12 @@ impl Handler for Json {
     fn labelled(&self, carried: &mut Carried, piece: Piece, output: Output) -> Rendered {
         let spec = self.model.spec();
         carried.texts.add(spec, &output.labels);
-        let spans = output.spans.iter().map(|span| SpanRow {
+        let spans = output.spans.iter().enumerate().map(|(k, span)| SpanRow {
             start: span.start,
             end: span.end,
             label: &span.label,
             text: carried.texts.text(span),
+            gene: output.genes.get(k),
         });
         let record = Record {
             stream: &piece.stream.name,
