@@ -1,5 +1,7 @@
 //! The same records through a daemon that is left alone and through one that is killed now and then.
 
+#![allow(dead_code)] // Each test file uses its part.
+
 use crate::daemon_harness::Daemon;
 use serde_json::json;
 use strand::model::testing::TEXT;
