@@ -1,5 +1,7 @@
 //! The same records through a daemon that is left alone and through one that is killed now and then.
 
+#![allow(dead_code)] // Each test file uses its part.
+
 use crate::daemon_harness::Daemon;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
