@@ -129,7 +129,14 @@ impl DevSet {
             let surprises = units.surprises(net, threads);
             let nats = surprises.iter().map(|&nats| f64::from(nats)).sum::<f64>() / surprises.len().max(1) as f64;
             let accuracy = (-nats).exp();
-            return DevScore { accuracy, f1: None, endless: None, mean_absolute_error: None, nats: Some(nats), bleu: None };
+            return DevScore {
+                accuracy,
+                f1: None,
+                endless: None,
+                mean_absolute_error: None,
+                nats: Some(nats),
+                bleu: None,
+            };
         }
         let mut order: Vec<usize> = (0..self.streams.len()).collect();
         order.sort_by_key(|&k| std::cmp::Reverse(self.streams[k].steps));

@@ -4,7 +4,9 @@
 use super::optimizer::{OptimizerSpec, Rule};
 use crate::data::{DnaScheme, LabelAt, LabelMap};
 use crate::encode::EncoderSpec;
-use crate::model::{DecoderSpec, DecodeKind, DecodeSpec, LanguageSpec, LookAhead, Pooling, Scheme, Softmax, Task, lookahead};
+use crate::model::{
+    DecodeKind, DecodeSpec, DecoderSpec, LanguageSpec, LookAhead, Pooling, Scheme, Softmax, Task, lookahead,
+};
 use crate::rnn::LayerSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
