@@ -9,7 +9,8 @@ fn bleu_is_sacrebleus() {
     let cases = file["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 10);
     for case in cases {
-        let texts = |key: &str| -> Vec<&str> { case[key].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect() };
+        let texts =
+            |key: &str| -> Vec<&str> { case[key].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect() };
         let (translations, references) = (texts("translations"), texts("references"));
         let found = bleu(translations.into_iter().zip(references));
         let wanted = case["bleu"].as_f64().unwrap();

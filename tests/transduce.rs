@@ -150,8 +150,7 @@ fn a_training_learns_and_is_the_same_on_any_threads_and_after_an_interruption() 
     train(&recipe(&dir, &["train.threads=2"]), true).unwrap();
     assert!(weights() == whole, "resumed on other threads it has other weights");
 
-    let score: Value =
-        serde_json::from_str(&place.run(&["eval", "--model", "m", "test.tsv", "--json"]).ok()).unwrap();
+    let score: Value = serde_json::from_str(&place.run(&["eval", "--model", "m", "test.tsv", "--json"]).ok()).unwrap();
     assert_eq!((&score["task"], &score["records"]), (&json!("transduce"), &json!(60)));
     assert!(score["exact_match"].as_f64().unwrap() > 0.85, "{score}");
     let lines = place.run_with(&["translate", "--model", "m"], "two five one\n\nfour\n").ok();

@@ -101,7 +101,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             }
         }
         let shown: Vec<&str> = batch.iter().map(|line| first(line, longest)).collect();
-        for ((whole, source), (text, score)) in batch.iter().zip(&shown).zip(translate(translator, &shown, search, threads)) {
+        for ((whole, source), (text, score)) in
+            batch.iter().zip(&shown).zip(translate(translator, &shown, search, threads))
+        {
             let row = Row { source, text: &text, score, cut: source.len() < whole.len() };
             let line = if args.json { serde_json::to_string(&row)? } else { text };
             written(writeln!(out, "{line}"))?;

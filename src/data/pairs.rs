@@ -44,9 +44,8 @@ pub fn read_pairs(path: &Path) -> Result<Vec<SentencePair>, DataError> {
             continue;
         }
         if json {
-            let found: SentencePair = serde_json::from_str(&line).map_err(|e| {
-                lines.error(format!("expected {{\"source\": \"…\", \"target\": \"…\"}}: {e}"))
-            })?;
+            let found: SentencePair = serde_json::from_str(&line)
+                .map_err(|e| lines.error(format!("expected {{\"source\": \"…\", \"target\": \"…\"}}: {e}")))?;
             all.push(pair(&found.source, &found.target));
         } else {
             let Some((source, target)) = line.split_once('\t') else {

@@ -190,7 +190,14 @@ pub struct SentenceSpec {
 
 impl Default for SentenceSpec {
     fn default() -> Self {
-        SentenceSpec { units: UnitKind::Chars, dim: 64, min_count: 2, max_units: 8000, max_source: 400, ends: Vec::new() }
+        SentenceSpec {
+            units: UnitKind::Chars,
+            dim: 64,
+            min_count: 2,
+            max_units: 8000,
+            max_source: 400,
+            ends: Vec::new(),
+        }
     }
 }
 

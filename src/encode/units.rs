@@ -8,8 +8,8 @@
 //! beginning), then the units; of byte-pair encoding the characters, then the merges, `left right`, in the order in which
 //! they were found.
 
-use super::vocab::{fingerprint, lines, read, write};
 use super::EncoderError;
+use super::vocab::{fingerprint, lines, read, write};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -130,9 +130,10 @@ impl Units {
         }
         while self.rows() < choice.max_units {
             let known = |pair: &(u32, u32)| pair.0 != UNKNOWN && pair.1 != UNKNOWN;
-            let best = counts.iter().filter(|(pair, _)| known(pair)).max_by_key(|&(&pair, &count)| {
-                (count, std::cmp::Reverse(pair))
-            });
+            let best = counts
+                .iter()
+                .filter(|(pair, _)| known(pair))
+                .max_by_key(|&(&pair, &count)| (count, std::cmp::Reverse(pair)));
             let Some((&pair, &count)) = best else { break };
             if count < i64::from(choice.min_count.max(2)) || !self.merge(pair) {
                 break;

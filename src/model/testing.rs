@@ -181,8 +181,14 @@ pub fn translator_spec(name: &str, attention: Attention, max_source: usize) -> M
         max_length: 12,
         layers: layers(&[Cell::Gru, Cell::Lstm], 7),
     };
-    let sentences =
-        SentenceSpec { units: UnitKind::Chars, dim: 6, min_count: 1, max_source, ends: vec!['.'], ..SentenceSpec::default() };
+    let sentences = SentenceSpec {
+        units: UnitKind::Chars,
+        dim: 6,
+        min_count: 1,
+        max_source,
+        ends: vec!['.'],
+        ..SentenceSpec::default()
+    };
     ModelSpec {
         task: Task::Transduce,
         scheme: Scheme::Plain,

@@ -90,10 +90,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let threads = args.threads.map_or_else(default_threads, usize::from);
     let from = args.from.unwrap_or(Input::Tokens);
     if model.spec().task == Task::Transduce {
-        let others = [args.intervals.is_some(), args.from.is_some(), args.range.is_some(), args.map.is_some(), args.lines];
+        let others =
+            [args.intervals.is_some(), args.from.is_some(), args.range.is_some(), args.map.is_some(), args.lines];
         if others.contains(&true) || args.streams == Streams::Endless {
             let name = &model.spec().name;
-            return Err(usage(format!("`{name}` translates: --intervals, --from, --range, --map, --lines and --as are not for it")));
+            return Err(usage(format!(
+                "`{name}` translates: --intervals, --from, --range, --map, --lines and --as are not for it"
+            )));
         }
         let report = pairs::evaluate(&model, &args.files, &args.search, threads)?;
         return print(&if args.json { report.json()? } else { report.table() });

@@ -27,7 +27,11 @@ pub fn evaluate(model: &Model, files: &[PathBuf], search: &SearchArgs, threads: 
     let pairs = match files {
         [one] => read_pairs(one)?,
         [source, target] => read_parallel(source, target)?,
-        _ => return Err(usage("give one file of source<TAB>target lines or JSON lines, or two whose lines belong together")),
+        _ => {
+            return Err(usage(
+                "give one file of source<TAB>target lines or JSON lines, or two whose lines belong together",
+            ));
+        }
     };
     let search = search.search(decoder)?;
     let sources: Vec<&str> = pairs.iter().map(|pair| first(&pair.source, sentences.max_source)).collect();

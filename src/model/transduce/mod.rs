@@ -149,7 +149,12 @@ pub struct Translator {
 }
 
 impl Translator {
-    pub fn new(spec: &ModelSpec, encoder: &Encoder, target: &Units, params: &Params<f32>) -> Result<Translator, String> {
+    pub fn new(
+        spec: &ModelSpec,
+        encoder: &Encoder,
+        target: &Units,
+        params: &Params<f32>,
+    ) -> Result<Translator, String> {
         let (shape, decoder) = (shape_of(spec, encoder, target)?, decoder_of(spec)?);
         let source = encoder.source_units().ok_or("a translator reads sentences")?.clone();
         let net = Transducer::new(&shape, params);
@@ -194,8 +199,7 @@ pub fn shape_of(spec: &ModelSpec, encoder: &Encoder, target: &Units) -> Result<T
     let (EncoderSpec::Sentences(sentences), Some(source)) = (&spec.encoder, encoder.source_units()) else {
         return Err("task = \"transduce\" needs encoder.kind = \"sentences\"".into());
     };
-    let shape =
-        TransduceShape::new((source.rows(), sentences.dim), &spec.layers, target.rows(), decoder_of(spec)?);
+    let shape = TransduceShape::new((source.rows(), sentences.dim), &spec.layers, target.rows(), decoder_of(spec)?);
     shape.check()?;
     Ok(shape)
 }

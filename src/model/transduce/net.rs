@@ -87,8 +87,7 @@ impl Transducer {
                 .collect(),
             target: params.slice(places.target_embed).to_vec(),
             decoder,
-            key: (shape.attention != Attention::None)
-                .then(|| Linear::new(params, at, [memory, shape.key()], additive)),
+            key: (shape.attention != Attention::None).then(|| Linear::new(params, at, [memory, shape.key()], additive)),
             query: additive.then(|| Linear::new(params, at + 2, [top, shape.inner], false)),
             energy: if additive { params.slice(at + 3).to_vec() } else { Vec::new() },
             readout: Linear::new(params, places.readout, [shape.readout_input(), shape.readout], true),

@@ -83,8 +83,7 @@ impl Beam {
 pub fn best(net: &Transducer, sentences: &[Vec<u32>], search: Search, unknown: bool) -> Vec<Found> {
     let reads = net.read(sentences);
     let first = |state: &Vec<f32>| Hypothesis { units: Vec::new(), log_probability: 0.0, state: state.clone() };
-    let mut beams: Vec<Beam> =
-        reads.iter().map(|read| Beam { alive: vec![first(&read.state)], best: None }).collect();
+    let mut beams: Vec<Beam> = reads.iter().map(|read| Beam { alive: vec![first(&read.state)], best: None }).collect();
     let (mut probabilities, units) = (Vec::new(), net.units());
     for length in 0..=search.max_length {
         let mut rows: Vec<Row<'_>> = Vec::new();
@@ -112,14 +111,7 @@ pub fn best(net: &Transducer, sentences: &[Vec<u32>], search: Search, unknown: b
 }
 
 /// One step of one sentence's search: from the beginnings `alive` and the probabilities of their next units.
-fn go_on(
-    beam: &mut Beam,
-    alive: Vec<Hypothesis>,
-    p: &[(&[f32], usize)],
-    search: Search,
-    unknown: bool,
-    is_last: bool,
-) {
+fn go_on(beam: &mut Beam, alive: Vec<Hypothesis>, p: &[(&[f32], usize)], search: Search, unknown: bool, is_last: bool) {
     let ln = |p: f32| f64::from(p.max(1e-30)).ln();
     if is_last {
         for (hypothesis, (p, _)) in alive.iter().zip(p) {

@@ -73,7 +73,8 @@ impl PairBatch {
         self.place = by_target.iter().map(|&k| place[k]).collect();
         let source = |at: usize, step: usize| pairs[by_source[at]].source.get(step).copied().unwrap_or(END);
         self.source.lay(by_source.iter().map(|&k| pairs[k].source.len() + 1), source);
-        let read = |at: usize, step: usize| step.checked_sub(1).map_or(END, |before| pairs[by_target[at]].target[before]);
+        let read =
+            |at: usize, step: usize| step.checked_sub(1).map_or(END, |before| pairs[by_target[at]].target[before]);
         self.target.lay(by_target.iter().map(|&k| pairs[k].target.len() + 1), read);
         self.targets.clear();
         for (step, &size) in self.target.sizes.iter().enumerate() {

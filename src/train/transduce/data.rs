@@ -8,8 +8,8 @@ use crate::model::ModelSpec;
 use crate::model::transduce::decoder_of;
 use crate::train::TrainError;
 use crate::train::recipe::{FileSpec, Recipe};
-use rand::seq::SliceRandom;
 use rand::SeedableRng;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use std::path::Path;
 
@@ -46,8 +46,8 @@ pub fn read(recipe: &Recipe, files: &[FileSpec]) -> Result<Vec<SentencePair>, Tr
 /// When the recipe asks for sizes that make no sense.
 pub fn learn(recipe: &Recipe, pairs: &[SentencePair]) -> Result<(Encoder, Units), TrainError> {
     let mut sources = pairs.iter().map(|pair| pair.source.as_str());
-    let encoder = Encoder::learn(&recipe.encoder, &mut sources, Path::new("."))
-        .map_err(|e| TrainError::recipe(e.to_string()))?;
+    let encoder =
+        Encoder::learn(&recipe.encoder, &mut sources, Path::new(".")).map_err(|e| TrainError::recipe(e.to_string()))?;
     let decoder = recipe.decoder.as_ref().ok_or_else(|| TrainError::recipe("[decoder] is missing"))?;
     Ok((encoder, Units::learn(decoder.choice(), pairs.iter().map(|pair| pair.target.as_str()))))
 }

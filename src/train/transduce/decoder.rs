@@ -128,7 +128,9 @@ impl<T: Real> DecoderPass<T> {
         self.xs.iter_mut().for_each(Vec::clear);
         self.before.clear();
         let blocks = Self::blocks(net, batch);
-        self.tapes.resize_with(self.tapes.len().max(blocks.len()), || shape.decoder.iter().map(|_| Tape::default()).collect());
+        self.tapes.resize_with(self.tapes.len().max(blocks.len()), || {
+            shape.decoder.iter().map(|_| Tape::default()).collect()
+        });
         for (block, steps) in blocks.iter().enumerate() {
             let rows = Self::rows(batch, steps);
             if shape.attention == Attention::Bahdanau {
@@ -209,7 +211,14 @@ impl<T: Real> DecoderPass<T> {
     }
 
     /// Additive attention of one step: contexts of the rows, from the top layer's h before it.
-    fn look(&mut self, net: &TrainTransducer<T>, params: &Params<T>, batch: &PairBatch, memory: &[T], rows: Range<usize>) {
+    fn look(
+        &mut self,
+        net: &TrainTransducer<T>,
+        params: &Params<T>,
+        batch: &PairBatch,
+        memory: &[T],
+        rows: Range<usize>,
+    ) {
         let (top, inner, width) = (net.shape.top(), net.shape.inner, net.shape.memory());
         let energy = params.slice(net.places.attention + 3);
         let (from, last) = (self.before.len(), net.decoder.len() - 1);
@@ -285,7 +294,8 @@ impl<T: Real> DecoderPass<T> {
                 for (sentence, row) in (0..size).map(|k| (k, side.row(k, step))) {
                     let (at, source) = (self.weight_at[row], batch.memory(sentence));
                     zero(&mut self.dscores, source.len());
-                    let (weights, dcontext) = (&self.weights[at..at + source.len()], &dcontexts[row * width..][..width]);
+                    let (weights, dcontext) =
+                        (&self.weights[at..at + source.len()], &dcontexts[row * width..][..width]);
                     let into = of_mut(&mut self.dmemory, &source, width);
                     attention::context_back(weights, of(memory, &source, width), dcontext, into, &mut self.dscores);
                     let (state, keys) = (&self.xs[layers][row * top..][..top], of(&self.keys, &source, top));

@@ -208,7 +208,8 @@ impl<'a> Trainer<'a> {
         let items = self.workers.iter_mut().zip(&mut self.shards).collect();
         for_each(self.threads, items, |(worker, shard): (&mut PairWorker<f32>, &mut Shard)| {
             shard.dropout.seed(seed, step, shard.index as u64);
-            let own: Vec<&Pair> = batch.iter().skip(shard.index * SHARD).take(SHARD).map(|&pair| &pairs[pair]).collect();
+            let own: Vec<&Pair> =
+                batch.iter().skip(shard.index * SHARD).take(SHARD).map(|&pair| &pairs[pair]).collect();
             shard.batch.gather(&own);
             shard.loss = worker.run(net, params, &shard.batch, Some(&mut shard.dropout), loss);
         });
@@ -276,7 +277,10 @@ impl<'a> Trainer<'a> {
     pub fn finish(mut self) -> Result<TrainReport, TrainError> {
         let mut training = provenance(self.recipe, &self.progress)?;
         let decoder = decoder_of(&self.spec).map_err(TrainError::recipe)?;
-        training.insert("attention".into(), toml::Value::try_from(decoder.attention).map_err(|e| TrainError::recipe(e.to_string()))?);
+        training.insert(
+            "attention".into(),
+            toml::Value::try_from(decoder.attention).map_err(|e| TrainError::recipe(e.to_string()))?,
+        );
         self.spec.training = Some(training);
         let dir = &self.recipe.output.dir;
         Model::save_translator(dir, &self.spec, &self.encoder, &self.target, &self.best)?;
