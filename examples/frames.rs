@@ -39,14 +39,14 @@ fn frames(path: &Path) -> Result<Vec<Vec<f32>>, String> {
     if spec.sample_rate < 16_000 {
         return Err(failed(&format!("{} samples a second: 16,000 are the least", spec.sample_rate)));
     }
-    let samples: Vec<f32> = match spec.sample_format {
+    let samples: Result<Vec<f32>, hound::Error> = match spec.sample_format {
         hound::SampleFormat::Float => wav.samples::<f32>().map(|x| x.map(|x| x * 32_768.0)).collect(),
         hound::SampleFormat::Int => {
             let scale = 2f32.powi(16 - i32::from(spec.bits_per_sample));
             wav.samples::<i32>().map(|x| x.map(|x| x as f32 * scale)).collect()
         }
-    }
-    .map_err(|e: hound::Error| failed(&e))?;
+    };
+    let samples = samples.map_err(|e| failed(&e))?;
     let channels = usize::from(spec.channels);
     let mono: Vec<f32> = samples.chunks_exact(channels).map(|all| all.iter().sum::<f32>() / channels as f32).collect();
 

@@ -137,7 +137,10 @@ fn gradients(run: &Path) -> Result<(), String> {
         }
     }
     let title = "Gradient of the last step's loss, followed back";
-    chart(&left, title, ("steps back in time", "norm at h"), true, &lines, &Points::new())?;
+    // A transcript's loss is no step's.
+    if !lines.is_empty() {
+        chart(&left, title, ("steps back in time", "norm at h"), true, &lines, &Points::new())?;
+    }
     // At most 2,000 points, each the largest of its stretch.
     let stretch = steps.len().div_ceil(2000).max(1);
     let largest = |rows: &[Vec<f64>]| rows.iter().map(|r| r[4]).filter(|v| v.is_finite()).fold(1e-12, f64::max);
