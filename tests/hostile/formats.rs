@@ -9,7 +9,7 @@ use strand::encode::{
     CharSpec, DnaSpec, Encoder, EncoderSpec, EventSpec, InputError, InputFormat, Tokenizer, VectorSpec, WordSpec,
 };
 use strand::model::params::{NetShape, Params};
-use strand::model::testing::{TEXT, language_spec, layers, look_ahead_spec, words_spec};
+use strand::model::testing::{TEXT, genes_spec, language_spec, layers, look_ahead_spec, words_spec};
 use strand::model::{DecodeKind, DecodeSpec, LookAhead, Model, ModelSpec, Output, Scheme, Session, Stepper};
 use strand::rnn::{Cell, LayerSpec, Nonlinearity};
 
@@ -84,6 +84,7 @@ pub fn specs() -> impl Iterator<Item = ModelSpec> {
             ..words_spec("tiny", layers(&[Cell::Rnn], 3))
         },
         ModelSpec { encoder: words(Tokenizer::UdEnglish), ..ahead(3, 2) },
+        genes_spec("tiny", layers(&[Cell::Gru], 3), None),
         ModelSpec { encoder: EncoderSpec::Vector(VectorSpec { width: 2 }), ..ahead(5, 1) },
         ModelSpec { encoder: dna(&[3]), scheme: Scheme::Runs, ..ahead(0, 1) },
     ])

@@ -1,5 +1,7 @@
 //! The same records through a daemon that is left alone and through one that is killed now and then.
 
+#![allow(dead_code, reason = "each test file uses one of two")]
+
 use crate::daemon_harness::Daemon;
 use serde_json::json;
 use strand::model::testing::TEXT;
@@ -7,7 +9,7 @@ use strand::model::testing::TEXT;
 const STREAMS: usize = 5;
 
 /// Records of several streams: pieces cut anywhere, some flushed or reset, then the end of each.
-fn records() -> Vec<String> {
+fn records(text: &str, most: usize) -> Vec<String> {
     let mut random = 11u64;
     let mut below = |n: usize| {
         random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -16,8 +18,8 @@ fn records() -> Vec<String> {
     let (mut records, mut at) = (Vec::new(), [0; STREAMS]);
     for n in 0..120 {
         let stream = below(at.len());
-        let piece = 1 + below(40);
-        let text: String = TEXT.chars().cycle().skip(at[stream]).take(piece).collect();
+        let piece = 1 + below(most);
+        let text: String = text.chars().cycle().skip(at[stream]).take(piece).collect();
         at[stream] += piece;
         let mut record = json!({"stream": format!("s{stream}"), "text": text, "id": n});
         match below(12) {
@@ -34,7 +36,12 @@ fn records() -> Vec<String> {
 /// `start` starts a daemon on the data directory of this name. Output records of each stream, which are the same, byte for
 /// byte, whether the daemon is killed every thirty records or never.
 pub fn in_the_middle(start: impl Fn(&str) -> Daemon) -> Vec<String> {
-    let records = records();
+    in_the_middle_of(TEXT, 40, start)
+}
+
+/// The same with streams of this text, in pieces of up to so many characters.
+pub fn in_the_middle_of(text: &str, most: usize, start: impl Fn(&str) -> Daemon) -> Vec<String> {
+    let records = records(text, most);
     let all = |daemon: &Daemon| {
         daemon.settle();
         let labels = |k| daemon.get(&format!("/v1/labels?stream=s{k}&limit=1000")).body;
