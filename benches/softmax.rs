@@ -95,6 +95,7 @@ fn train(shape: &NetShape, mut params: Params<f32>, rng: &mut ChaCha8Rng, draw: 
             reset: vec![false; rows],
             targets: (0..rows).map(|_| draw(rng)).collect(),
             weights: vec![1.0; rows],
+            ..TrainBatch::default()
         };
         let began = Instant::now();
         net.set(&params, 1);

@@ -188,7 +188,8 @@ fn words_and_their_kinds_are_learnt_from_files_of_words() {
     let place = Place::new();
     let (train_words, train_names) = corpus(400, 1);
     let (test_words, test_names) = corpus(100, 2);
-    for (file, text) in [("w.tsv", &train_words), ("n.tsv", &train_names), ("wt.tsv", &test_words), ("nt.tsv", &test_names)]
+    for (file, text) in
+        [("w.tsv", &train_words), ("n.tsv", &train_names), ("wt.tsv", &test_words), ("nt.tsv", &test_names)]
     {
         place.file(file, text);
     }
@@ -205,7 +206,8 @@ fn words_and_their_kinds_are_learnt_from_files_of_words() {
     // Half-width katakana, full-width letters, white space.
     place.file("in.txt", "東京からﾛﾝﾄﾞﾝへ行く。\nＧＴ GT東へ");
     let spans = place.run(&["tag", "--model", "words", "in.txt", "--output", "spans"]).ok();
-    let wanted = "東京\tPLACE\nから\tTO\nﾛﾝﾄﾞﾝ\tPLACE\nへ\tTO\n行く\tDO\n。\tEND\nＧＴ\tCAR\nGT\tCAR\n東\tSIDE\nへ\tTO\n\n";
+    let wanted =
+        "東京\tPLACE\nから\tTO\nﾛﾝﾄﾞﾝ\tPLACE\nへ\tTO\n行く\tDO\n。\tEND\nＧＴ\tCAR\nGT\tCAR\n東\tSIDE\nへ\tTO\n\n";
     assert_eq!(spans, wanted);
     let conll = place.run(&["tag", "--model", "words", "in.txt", "--output", "conll"]).ok();
     assert!(conll.starts_with("東\tB-PLACE\n京\tI-PLACE\nか\tB-TO\n"), "{conll}");

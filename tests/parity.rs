@@ -246,13 +246,7 @@ fn decoder(file: &SafeTensors<'_>) -> Decoder {
         decode: Some(DecodeSpec { kind: DecodeKind::Crf, lag: 8, beam: None }),
         ..words_spec("crf", layers(&[Cell::Rnn], 2))
     };
-    let shape = NetShape {
-        dense: 2,
-        layers: spec.layers.clone(),
-        classes: 4,
-        crf: true,
-        ..NetShape::default()
-    };
+    let shape = NetShape { dense: 2, layers: spec.layers.clone(), classes: 4, crf: true, ..NetShape::default() };
     let mut params = Params::random(&shape, &mut <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0));
     for (k, name) in ["transitions", "start", "end"].into_iter().enumerate() {
         params.slice_mut(shape.crf_at().unwrap() + k).copy_from_slice(&floats(file, name));

@@ -264,9 +264,7 @@ impl EncoderSpec {
                 within("max_events", spec.max_events, 0, u32::MAX as usize - 1)
             }
             EncoderSpec::Vector(spec) => within("width", spec.width, 1, MAX_DIM),
-            EncoderSpec::Notes(spec) => {
-                within("highest", spec.highest.into(), spec.lowest.into(), 127)
-            }
+            EncoderSpec::Notes(spec) => within("highest", spec.highest.into(), spec.lowest.into(), 127),
             EncoderSpec::Sentences(spec) => {
                 within("dim", spec.dim, 1, MAX_DIM)?;
                 within("max_units", spec.max_units, 3, 1 << 20)?;

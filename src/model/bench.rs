@@ -68,12 +68,7 @@ const BUDGET: Duration = Duration::from_secs(1);
 pub fn steps_per_second(model: &BenchModel, work: &Workload, threads: usize) -> [f64; 3] {
     let layer = LayerSpec::new(model.cell, model.hidden);
     let layers = vec![layer; model.layers];
-    let shape = NetShape {
-        dense: model.input,
-        layers,
-        classes: model.classes,
-        ..NetShape::default()
-    };
+    let shape = NetShape { dense: model.input, layers, classes: model.classes, ..NetShape::default() };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let net = Network::new(&shape, &Params::random(&shape, &mut rng));
     let threads = threads.min(work.streams);

@@ -102,11 +102,7 @@ impl Network {
 
     /// A network of nothing: a translator's steps are sentences, and go through another.
     pub(super) fn empty() -> Network {
-        let shape = NetShape {
-            layers: Vec::new(),
-            classes: 0,
-            ..NetShape::default()
-        };
+        let shape = NetShape { layers: Vec::new(), classes: 0, ..NetShape::default() };
         Network {
             shape,
             tables: Vec::new(),

@@ -2,13 +2,14 @@
 
 use super::generate::LABELS;
 use super::params::{NetShape, Params};
-use super::spec::SURPRISE_LABELS;
+use super::spec::{ClassSpec, SURPRISE_LABELS};
 use super::transcribe::BLANK_LABEL;
 use super::transduce::{self, Attention, DecoderSpec};
-use crate::encode::units::{UnitKind, Units};
 use super::{
-    ClassifySpec, GenerateSpec, LanguageSpec, LookAhead, Model, ModelError, ModelSpec, Pooling, Scheme, Softmax, Task,
+    ClassifySpec, DecodeKind, DecodeSpec, GenerateSpec, GenesSpec, LanguageSpec, LookAhead, Model, ModelError,
+    ModelSpec, Pooling, Scheme, Softmax, Task,
 };
+use crate::encode::units::{UnitKind, Units};
 use crate::encode::{CharSpec, DnaSpec, Encoder, EncoderSpec, EventSpec, NoteSpec, SentenceSpec, WordSpec};
 use crate::rnn::{Cell, LayerSpec};
 use rand::SeedableRng;
@@ -66,6 +67,21 @@ pub fn dna_spec(name: &str, layers: Vec<LayerSpec>) -> ModelSpec {
         outside: Some("none".into()),
         encoder: EncoderSpec::Dna(DnaSpec { kmers: vec![3], kmer_dims: vec![5] }),
         ..words_spec(name, layers)
+    }
+}
+
+/// A model specification that finds genes, also where the network hardly sees any.
+pub fn genes_spec(name: &str, layers: Vec<LayerSpec>, look_ahead: Option<LookAhead>) -> ModelSpec {
+    let spec = ModelSpec { look_ahead, ..dna_spec(name, layers) };
+    let strands = ["forward", "reverse"].into_iter();
+    let class = |class: &str, label: &str| ClassSpec { class: class.into(), label: label.into() };
+    let frames = strands.flat_map(|strand| (0..3).map(move |k| (format!("{strand}{k}"), strand)));
+    let classes = [class("none", "none")].into_iter().chain(frames.map(|(name, strand)| class(&name, strand)));
+    ModelSpec {
+        classes: Some(classes.collect()),
+        decode: Some(DecodeSpec { kind: DecodeKind::Genes, lag: 0, beam: None }),
+        genes: Some(GenesSpec { prior: -900.0, longest: 900, ..GenesSpec::default() }),
+        ..spec
     }
 }
 

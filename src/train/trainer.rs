@@ -185,7 +185,9 @@ impl<'a> Trainer<'a> {
     fn epoch(&mut self) -> Result<(), TrainError> {
         let (t, epoch) = (&self.recipe.train, self.progress.epoch);
         let course = match self.recipe.task.kind {
-            Task::Tag | Task::LanguageModel | Task::Generate => Course::Carried(Plan::new(&self.corpus, t, self.shape.window, epoch)),
+            Task::Tag | Task::LanguageModel | Task::Generate => {
+                Course::Carried(Plan::new(&self.corpus, t, self.shape.window, epoch))
+            }
             Task::Classify | Task::Transcribe | Task::Transduce => {
                 Course::Whole(Sequences::new(&self.corpus, t, self.shape.window, epoch))
             }

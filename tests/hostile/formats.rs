@@ -10,7 +10,8 @@ use strand::encode::{
 };
 use strand::model::params::{NetShape, Params};
 use strand::model::testing::{
-    TEXT, generate_spec, language_spec, layers, look_ahead_spec, notes_encoder, transcripts_spec, words_spec,
+    TEXT, generate_spec, genes_spec, language_spec, layers, look_ahead_spec, notes_encoder, transcripts_spec,
+    words_spec,
 };
 use strand::model::{DecodeKind, DecodeSpec, LookAhead, Model, ModelSpec, Output, Scheme, Session, Stepper};
 use strand::rnn::{Cell, LayerSpec, Nonlinearity};
@@ -73,7 +74,12 @@ pub fn specs() -> impl Iterator<Item = ModelSpec> {
             encoder: EncoderSpec::Vector(VectorSpec { width: 3 }),
             ..words_spec("tiny", options(3, &[Cell::Rnn, Cell::LstmPeephole, Cell::GruSimplified, Cell::Gru]))
         },
-        language_spec("tiny", layers(&[Cell::Lstm], 3), EncoderSpec::Chars(CharSpec { dim: 3, min_count: 1, ..CharSpec::default() }), &[]),
+        language_spec(
+            "tiny",
+            layers(&[Cell::Lstm], 3),
+            EncoderSpec::Chars(CharSpec { dim: 3, min_count: 1, ..CharSpec::default() }),
+            &[],
+        ),
         language_spec("tiny", layers(&[Cell::Gru], 3), EncoderSpec::Events(EventSpec::default()), &[3, 9]),
         ModelSpec {
             encoder: words(Tokenizer::Whitespace),
@@ -89,6 +95,7 @@ pub fn specs() -> impl Iterator<Item = ModelSpec> {
         transcribing(EncoderSpec::Vector(VectorSpec { width: 2 }), None),
         transcribing(EncoderSpec::Chars(CharSpec { dim: 3, min_count: 1, ..CharSpec::default() }), Some(4)),
         ModelSpec { encoder: words(Tokenizer::UdEnglish), ..ahead(3, 2) },
+        genes_spec("tiny", layers(&[Cell::Gru], 3), None),
         ModelSpec { encoder: EncoderSpec::Vector(VectorSpec { width: 2 }), ..ahead(5, 1) },
         ModelSpec { encoder: dna(&[3]), scheme: Scheme::Runs, ..ahead(0, 1) },
         generate_spec("tiny", layers(&[Cell::Gru], 3), notes_encoder(), &[]),

@@ -1,6 +1,6 @@
 //! The same records through a daemon that is left alone and through one that is killed now and then.
 
-#![allow(dead_code)] // Each test file uses its part.
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use crate::daemon_harness::Daemon;
 use base64::Engine as _;
@@ -25,13 +25,14 @@ pub fn records(text: &str, longest: usize) -> Vec<String> {
     });
     for (k, at) in at.iter().enumerate() {
         let rest: Vec<u8> = text.bytes().cycle().skip(*at).take_while(|byte| byte & 0xc0 == 0x80).collect();
-        records.push(json!({"stream": format!("s{k}"), "base64": BASE64.encode(rest), "event": "end", "id": 1000}).to_string());
+        records.push(
+            json!({"stream": format!("s{k}"), "base64": BASE64.encode(rest), "event": "end", "id": 1000}).to_string(),
+        );
     }
     records
 }
 
 /// The same with values made by `piece`, which no record cuts.
-#[allow(dead_code, reason = "each test file uses a part")]
 pub fn records_of(mut piece: impl FnMut() -> Value) -> Vec<String> {
     let mut records = shuffled(1, |_, _, _, record| record["value"] = piece());
     records.extend((0..STREAMS).map(|k| json!({"stream": format!("s{k}"), "event": "end", "id": 1000}).to_string()));
@@ -61,7 +62,6 @@ fn shuffled(longest: usize, mut fill: impl FnMut(usize, usize, bool, &mut Value)
 
 /// `start` starts a daemon on the data directory of this name. Output records of each stream, which are the same, byte for
 /// byte, whether the daemon is killed every thirty records or never.
-#[allow(dead_code, reason = "each test file uses a part")]
 pub fn in_the_middle(start: impl Fn(&str) -> Daemon) -> Vec<String> {
     in_the_middle_of(&records(TEXT, 40), start)
 }

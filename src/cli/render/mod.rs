@@ -8,9 +8,9 @@ mod gff3;
 mod json;
 mod paint;
 mod prose;
-mod transcripts;
 mod span_texts;
 mod spans;
+mod transcripts;
 
 pub use bands::Bands;
 pub use classes::Classes;
@@ -19,8 +19,8 @@ pub use gff3::Gff3;
 pub use json::Json;
 pub use paint::{Kinds, Paint, harmless};
 pub use prose::Prose;
-pub use transcripts::Transcripts;
 pub use spans::Spans;
+pub use transcripts::Transcripts;
 
 use super::lanes::Handler;
 use super::pieces::Stream;
