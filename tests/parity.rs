@@ -196,6 +196,7 @@ fn what_is_seen_ahead_is_what_pytorch_makes_of_the_same_windows() {
                 targets: targets.iter().map(|&t| t as u32).collect(),
                 weights: vec![1.0; steps],
                 windows: Some(windows),
+                chords: Vec::new(),
             };
             let (mut net, mut worker) = (TrainNet::new(&shape), Worker::new(&shape, &params));
             net.set(&params, 1);
