@@ -385,7 +385,7 @@ fn killed_in_the_middle_the_daemon_goes_on_with_the_same_music() {
         match (n < killed::STREAMS, random() % 8) {
             (true, _) | (_, 0) => {
                 record["stream"] = json!(format!("s{}", if n < killed::STREAMS { n } else { k }));
-                record["event"] = json!(if random() % 2 == 0 || n < killed::STREAMS { "start" } else { "reset" });
+                record["event"] = json!(["start", "reset"][if n < killed::STREAMS { 0 } else { random() % 2 }]);
                 record["value"] = json!({"class": class, "notes": notes, "steps": random() % 30, "seed": random()});
             }
             (_, 1) => record["value"] = json!({"notes": notes, "steps": random() % 30, "temperature": 0.7}),

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use strand::model::{Model, Output, Session, Stepper};
 
-const SHIPPED: [&str; 8] = [
+const SHIPPED: [&str; 9] = [
     "ner-en",
     "pos-en",
     "ner-en-ahead",
@@ -19,6 +19,7 @@ const SHIPPED: [&str; 8] = [
     "sentiment-en",
     "charlm-shakespeare",
     "service-log",
+    "music-jsb",
 ];
 
 fn dir(name: &str) -> PathBuf {
@@ -149,6 +150,14 @@ fn events_out_of_place_are_surprising() {
     assert_eq!(told(&without)[0], 3, "a lock that was not taken");
     other[7] = "core_dump";
     assert_eq!(told(&other)[0], 7, "never seen");
+}
+
+#[test]
+fn a_cadence_is_likelier_than_its_notes_a_little_off() {
+    let nats = |notes: &[u8]| surprises("music-jsb", notes).0.iter().sum::<f32>();
+    let cadence = nats(b"[[60,67,76,84],[65,69,77,84],[67,71,74,83],[60,67,76,84]]");
+    let off = nats(b"[[60,66,76,85],[65,68,77,84],[67,72,73,83],[61,67,76,82]]");
+    assert!(cadence < 50.0 && off > cadence + 20.0, "{cadence} nats, {off} a little off");
 }
 
 #[test]

@@ -254,7 +254,8 @@ fn a_model_directory_gives_the_encoder_back() {
     std::fs::write(dir.path().join("names.tsv"), "Paris\t5\nMay\t2\n").unwrap();
     let spec = WordSpec { lexicon: Some("names.tsv".into()), lexicon_bits: 3, ..WordSpec::default() };
     let learned = Encoder::learn(&EncoderSpec::Words(spec), &mut "a a Paris".split(' '), dir.path()).unwrap();
-    let encoders = all_encoders().into_iter().chain([learned]);
+    // How many classes there are is not the encoder's to know.
+    let encoders = all_encoders().into_iter().filter(|encoder| encoder.classes == 0).chain([learned]);
     let fingerprint = |encoder: &Encoder| {
         let mut hash = Sha256::new();
         encoder.fingerprint_into(&mut hash);

@@ -12,6 +12,7 @@ use super::{Model, Output, Session, Stepper};
 use crate::encode::{Chord, EncoderSpec, InputError, InputFormat};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 /// The labels of a generating model's steps.
@@ -165,6 +166,10 @@ impl Prompt {
     pub fn parse(bytes: &[u8]) -> Result<Prompt, InputError> {
         if bytes.trim_ascii().is_empty() {
             return Ok(Prompt::default());
+        }
+        // An array would be taken for the keys' values in their order.
+        if bytes.trim_ascii_start().first() == Some(&b'[') && serde_json::from_slice::<IgnoredAny>(bytes).is_ok() {
+            return Err(InputError::WrongShape { detail: format!("expected {EXPECTED}, found an array") });
         }
         serde_json::from_slice(bytes).map_err(|error| {
             let detail = error.to_string();
@@ -360,6 +365,9 @@ mod tests {
         assert_eq!((prompt.class.as_deref(), prompt.steps, prompt.seed), (Some("jig"), Some(3), Some(7)));
         let code = |json: &str| Prompt::parse(json.as_bytes()).unwrap_err().code();
         assert_eq!((code("{"), code("[]"), code(r#"{"step":3}"#)), ("invalid_json", "wrong_shape", "wrong_shape"));
-        assert_eq!(code(r#"{"steps":-1}"#), "wrong_shape");
+        assert_eq!(
+            (code(r#"{"steps":-1}"#), code(r#"["jig"]"#), code("[")),
+            ("wrong_shape", "wrong_shape", "invalid_json")
+        );
     }
 }
