@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use strand::model::{Model, Output, Session, Stepper};
 
-const SHIPPED: [&str; 9] = [
+<<<<<<< HEAD
+const SHIPPED: &[&str] = &[
     "ner-en",
     "pos-en",
     "ner-en-ahead",
@@ -20,6 +21,13 @@ const SHIPPED: [&str; 9] = [
     "charlm-shakespeare",
     "service-log",
     "music-jsb",
+    "pos-ja",
+    "pos-ja-ahead",
+    "ner-ja",
+    "ner-ja-ahead",
+    "dates-iso",
+    "digits-en",
+    "dna-genes",
 ];
 
 fn dir(name: &str) -> PathBuf {
@@ -90,6 +98,18 @@ fn names_and_parts_of_speech_are_told() {
         {
             assert_eq!(of(word), tag, "{model}: {word}");
         }
+    }
+}
+
+#[test]
+fn words_without_spaces_are_told_in_full_and_half_width() {
+    let word = |model: &str, text: &str, at: usize| label(model, text)[at].1.clone();
+    for model in ["pos-ja", "pos-ja-ahead"] {
+        let labels: Vec<String> = label(model, "太郎は東京で").into_iter().map(|(_, label)| label).collect();
+        assert_eq!(labels, ["B-PROPN", "I-PROPN", "B-ADP", "B-PROPN", "I-PROPN", "B-ADP"], "{model}");
+        assert_eq!(word(model, "ﾃﾞｰﾀは１２３件ある。", 0), "B-NOUN", "{model}");
+        assert_eq!(word(model, "ﾃﾞｰﾀは１２３件ある。", 6), "I-NUM", "{model}");
+        assert_eq!(word(model, "東京\n大阪", 2), "O", "{model}: a line feed");
     }
 }
 

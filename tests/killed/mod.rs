@@ -62,6 +62,7 @@ fn shuffled(longest: usize, mut fill: impl FnMut(usize, usize, bool, &mut Value)
 
 /// `start` starts a daemon on the data directory of this name. Output records of each stream, which are the same, byte for
 /// byte, whether the daemon is killed every thirty records or never.
+#[allow(dead_code)] // Each test file uses its part.
 pub fn in_the_middle(start: impl Fn(&str) -> Daemon) -> Vec<String> {
     in_the_middle_of(&records(TEXT, 40), start)
 }
