@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use strand::model::{Model, Output, Session, Stepper};
 
-const SHIPPED: [&str; 8] = [
+const SHIPPED: [&str; 9] = [
     "ner-en",
     "pos-en",
     "ner-en-ahead",
@@ -19,6 +19,7 @@ const SHIPPED: [&str; 8] = [
     "sentiment-en",
     "charlm-shakespeare",
     "service-log",
+    "dates-iso",
 ];
 
 fn dir(name: &str) -> PathBuf {
@@ -149,6 +150,16 @@ fn events_out_of_place_are_surprising() {
     assert_eq!(told(&without)[0], 3, "a lock that was not taken");
     other[7] = "core_dump";
     assert_eq!(told(&other)[0], 7, "never seen");
+}
+
+#[test]
+fn dates_are_translated() {
+    let model = Model::load(&dir("dates-iso")).unwrap();
+    let translator = model.translator().unwrap();
+    let dates = ["3rd of May 1998", "Monday, July 20, 1969", "24.12.2021", "7/4/1976", "20 sept. '99"];
+    let found = translator.translate(&dates, translator.search);
+    let texts: Vec<&str> = found.iter().map(|(text, _)| text.as_str()).collect();
+    assert_eq!(texts, ["1998-05-03", "1969-07-20", "2021-12-24", "1976-07-04", "1999-09-20"]);
 }
 
 #[test]
