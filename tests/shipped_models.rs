@@ -10,7 +10,6 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use strand::model::{Model, Output, Session, Stepper};
 
-<<<<<<< HEAD
 const SHIPPED: &[&str] = &[
     "ner-en",
     "pos-en",
@@ -178,6 +177,16 @@ fn a_cadence_is_likelier_than_its_notes_a_little_off() {
     let cadence = nats(b"[[60,67,76,84],[65,69,77,84],[67,71,74,83],[60,67,76,84]]");
     let off = nats(b"[[60,66,76,85],[65,68,77,84],[67,72,73,83],[61,67,76,82]]");
     assert!(cadence < 50.0 && off > cadence + 20.0, "{cadence} nats, {off} a little off");
+}
+
+#[test]
+fn dates_are_translated() {
+    let model = Model::load(&dir("dates-iso")).unwrap();
+    let translator = model.translator().unwrap();
+    let dates = ["3rd of May 1998", "Monday, July 20, 1969", "24.12.2021", "7/4/1976", "20 sept. '99"];
+    let found = translator.translate(&dates, translator.search);
+    let texts: Vec<&str> = found.iter().map(|(text, _)| text.as_str()).collect();
+    assert_eq!(texts, ["1998-05-03", "1969-07-20", "2021-12-24", "1976-07-04", "1999-09-20"]);
 }
 
 #[test]
