@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use strand::model::{Model, Output, Session, Stepper};
 
-const SHIPPED: [&str; 8] = [
+const SHIPPED: [&str; 9] = [
     "ner-en",
     "pos-en",
     "ner-en-ahead",
@@ -19,6 +19,7 @@ const SHIPPED: [&str; 8] = [
     "sentiment-en",
     "charlm-shakespeare",
     "service-log",
+    "digits-en",
 ];
 
 fn dir(name: &str) -> PathBuf {

@@ -240,6 +240,7 @@ mod tests {
         let softmax = UnitSoftmax { units: 23, cutoffs: cutoffs.to_vec(), div_value: 2.0 };
         let shape = NetShape {
             crf: false,
+            ctc: false,
             window: None,
             tables: vec![TableShape { name: "event", rows: 23, dim: 4 }],
             chars: None,
