@@ -23,7 +23,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             continue;
         }
         for line in std::fs::read_to_string(&file).map_err(|e| format!("{file}: {e}"))?.lines() {
-            let (wav, transcript) = line.split_once('\t').ok_or_else(|| format!("{file}: expected file<TAB>transcript"))?;
+            let (wav, transcript) =
+                line.split_once('\t').ok_or_else(|| format!("{file}: expected file<TAB>transcript"))?;
             let transcript = serde_json::to_string(transcript)?;
             writeln!(out, "{{\"transcript\":{transcript},\"vector\":{}}}", json(&frames(Path::new(wav))?))?;
         }

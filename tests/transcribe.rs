@@ -141,7 +141,11 @@ fn a_transcriber_learns_to_read_frames_and_its_binary_says_what_it_read() {
         let labels = record["labels"].as_array().unwrap();
         let ends: Vec<u64> = labels.iter().map(|label| label["end"].as_u64().unwrap()).collect();
         assert!(ends.iter().all(|&end| end <= steps) && ends.is_sorted());
-        assert!(labels.iter().all(|label| label["text"] == label["label"] && label["start"].as_u64() < label["end"].as_u64()));
+        assert!(
+            labels
+                .iter()
+                .all(|label| label["text"] == label["label"] && label["start"].as_u64() < label["end"].as_u64())
+        );
         right += usize::from(record["transcript"] == gold["transcript"]);
     }
     assert!(right > 50, "{right} of 60");
@@ -327,7 +331,8 @@ fn the_daemon_tells_symbols_as_they_become_final() {
     let daemon = daemon(&place, "t", "data");
     let mut random = Random(9);
     let mut frames = |n: usize| json!((0..n).map(|_| [3.0 * random.noise(), 3.0 * random.noise()]).collect::<Vec<_>>());
-    let post = |query: &str, body: &Value| daemon.post(&format!("/v1/streams/s?wait=1&{query}"), &body.to_string()).json();
+    let post =
+        |query: &str, body: &Value| daemon.post(&format!("/v1/streams/s?wait=1&{query}"), &body.to_string()).json();
     let mut transcript = String::new();
     for _ in 0..20 {
         let told = post("", &frames(5));
@@ -346,7 +351,9 @@ fn killed_in_the_middle_the_daemon_gives_the_same_transcripts() {
     let mut random = Random(5);
     for decode in decodes() {
         let place = place_with(&vectors(decode, None), 3);
-        let piece = |_: &str| json!((0..1 + random.below(12)).map(|_| [3.0 * random.noise(), 3.0 * random.noise()]).collect::<Vec<_>>());
+        let piece = |_: &str| {
+            json!((0..1 + random.below(12)).map(|_| [3.0 * random.noise(), 3.0 * random.noise()]).collect::<Vec<_>>())
+        };
         let told = killed::in_the_middle_of(killed::records_of(piece), |data| daemon(&place, "t", data));
         assert!(told.iter().any(|records| records.contains("\"text\":\"a\"")));
     }

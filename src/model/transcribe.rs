@@ -74,7 +74,9 @@ pub fn check(spec: &ModelSpec) -> Result<(), String> {
     if spec.labels.len() > MAX_SYMBOLS {
         return Err(format!("{} labels: task = \"transcribe\" is for up to {MAX_SYMBOLS}", spec.labels.len()));
     }
-    if let Some(twice) = (1..spec.labels.len()).find(|&k| spec.labels[k].is_empty() || spec.labels[..k].contains(&spec.labels[k])) {
+    if let Some(twice) =
+        (1..spec.labels.len()).find(|&k| spec.labels[k].is_empty() || spec.labels[..k].contains(&spec.labels[k]))
+    {
         return Err(format!("the label {:?} is empty or there twice", spec.labels[twice]));
     }
     if spec.scheme != Scheme::Plain || spec.classes.is_some() || spec.outside.as_deref() != Some(BLANK_LABEL) {

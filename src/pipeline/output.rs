@@ -101,8 +101,7 @@ pub fn render(model: &ModelSpec, stream: &str, seq: u64, output: &Output, ends: 
     let (labels, empty) = (labels(model, output), is_empty(model, output, ends));
     let likelihood = output.likelihood.map(StreamLikelihood::from);
     let (transcript, spans) = (transcript(model, output), &output.spans);
-    let json =
-        Json { stream, seq, model: &model.name, labels, spans, likelihood, transcript, r#final: ends, empty };
+    let json = Json { stream, seq, model: &model.name, labels, spans, likelihood, transcript, r#final: ends, empty };
     // Fails for maps with keys that are no strings and for failing writers; there is neither.
     serde_json::to_vec(&json).unwrap_or_default()
 }

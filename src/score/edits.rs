@@ -17,7 +17,8 @@ impl Edits {
     /// Wagner and Fischer 1974).
     pub fn between<T: PartialEq>(gold: &[T], given: &[T]) -> Edits {
         // Of each prefix of `given` the edits that make it of the prefix of gold.
-        let mut row: Vec<Edits> = (0..=given.len() as u64).map(|n| Edits { insertions: n, ..Edits::default() }).collect();
+        let mut row: Vec<Edits> =
+            (0..=given.len() as u64).map(|n| Edits { insertions: n, ..Edits::default() }).collect();
         for (k, of_gold) in gold.iter().enumerate() {
             let mut diagonal = std::mem::replace(&mut row[0], Edits { deletions: k as u64 + 1, ..Edits::default() });
             for (j, of_given) in given.iter().enumerate() {

@@ -136,7 +136,14 @@ impl DevSet {
             let surprises = units.surprises(net, threads);
             let nats = surprises.iter().map(|&nats| f64::from(nats)).sum::<f64>() / surprises.len().max(1) as f64;
             let accuracy = (-nats).exp();
-            return DevScore { accuracy, f1: None, endless: None, mean_absolute_error: None, nats: Some(nats), errors: None };
+            return DevScore {
+                accuracy,
+                f1: None,
+                endless: None,
+                mean_absolute_error: None,
+                nats: Some(nats),
+                errors: None,
+            };
         }
         if let Some(transcripts) = &self.transcripts {
             return transcripts.score(net, threads);

@@ -67,7 +67,8 @@ impl Corpus {
             units.clear();
             if features.steps > longest {
                 let steps = features.steps;
-                let detail = "a transcript is learnt from as a whole: raise train.chunk, or cut the stream where it pauses";
+                let detail =
+                    "a transcript is learnt from as a whole: raise train.chunk, or cut the stream where it pauses";
                 return Err(TrainError::recipe(format!(
                     "the stream with transcript {:?} has {steps} steps, more than train.chunk = {longest}; {detail}",
                     transcript.chars().take(60).collect::<String>()

@@ -43,7 +43,9 @@ pub fn evaluate(model: &Arc<Model>, files: &[PathBuf], threads: usize) -> anyhow
     for file in files {
         if guess::by_name(file) != Some(FileFormat::Jsonl) {
             let name = &model.spec().name;
-            return Err(usage(format!("transcripts of `{name}` are scored on .jsonl files, with the key `transcript`")));
+            return Err(usage(format!(
+                "transcripts of `{name}` are scored on .jsonl files, with the key `transcript`"
+            )));
         }
         let name: Arc<str> = file.display().to_string().into();
         for stream in read_transcripts(file)? {
@@ -95,7 +97,10 @@ impl TranscriptReport {
     pub fn table(&self) -> String {
         let row = |name: &str, e: &Edits| {
             let (rate, all) = (100.0 * e.rate(), e.gold);
-            format!("{name:<10} {rate:>10.2} {:>13} {:>10} {:>9} {all:>8}\n", e.substitutions, e.insertions, e.deletions)
+            format!(
+                "{name:<10} {rate:>10.2} {:>13} {:>10} {:>9} {all:>8}\n",
+                e.substitutions, e.insertions, e.deletions
+            )
         };
         format!(
             "{}: {} streams, {} steps\n\naccuracy {:.2}% of streams without an error\n\n           error rate  \

@@ -20,8 +20,9 @@
 use super::{BLANK, Found};
 use crate::encode::Unit;
 
-/// A hypothesis goes on only if it is at least this likely, as a share of the best one.
-pub const LEAST_SHARE: f64 = 1e-4;
+/// A hypothesis goes on only if it is at least this likely, as a share of the best one. What steps to come say of two
+/// hypotheses that end alike is the same: one so far behind hardly ever wins, but it would keep symbols from being final.
+pub const LEAST_SHARE: f64 = 1e-2;
 
 /// How the search is bounded.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,7 +122,9 @@ impl Search {
         }
         for (k, h) in next.iter_mut().enumerate() {
             h.symbols = match times[k] {
-                Some(from) => hypotheses[from].symbols.iter().cloned().chain(hypotheses[k].last(None).map(found)).collect(),
+                Some(from) => {
+                    hypotheses[from].symbols.iter().cloned().chain(hypotheses[k].last(None).map(found)).collect()
+                }
                 None => hypotheses[k].symbols.clone(),
             };
             if h.in_symbol >= h.in_blank
@@ -151,13 +154,7 @@ impl Search {
     }
 
     /// What all hypotheses agree on, and what has waited for too long.
-    fn publish(
-        &self,
-        last: &mut Option<u16>,
-        hypotheses: &mut Vec<Hypothesis>,
-        frames: u64,
-        done: &mut Vec<Found>,
-    ) {
+    fn publish(&self, last: &mut Option<u16>, hypotheses: &mut Vec<Hypothesis>, frames: u64, done: &mut Vec<Found>) {
         let best = &hypotheses[0];
         let past = best.symbols.len() - usize::from(!best.symbols.is_empty() && best.in_symbol >= best.in_blank);
         let undisputed = |k: &usize| {
