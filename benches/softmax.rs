@@ -52,6 +52,7 @@ fn run(case: &str) {
     let softmax = UnitSoftmax { units, cutoffs, div_value: 4.0 };
     let shape = NetShape {
         crf: false,
+        ctc: false,
         window: None,
         tables: vec![TableShape { name: "word", rows: INPUTS, dim: 64 }],
         chars: None,
@@ -90,6 +91,7 @@ fn train(shape: &NetShape, mut params: Params<f32>, rng: &mut ChaCha8Rng, draw: 
     let mut times = Vec::new();
     for _ in 0..4 {
         let batch = TrainBatch {
+            transcripts: Vec::new(),
             windows: None,
             features: Features {
                 steps: rows,

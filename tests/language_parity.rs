@@ -24,6 +24,7 @@ fn shape(units: usize, cutoffs: &[usize], layers: Vec<LayerSpec>, dim: usize) ->
     let softmax = UnitSoftmax { units, cutoffs: cutoffs.to_vec(), div_value: 2.0 };
     NetShape {
         crf: false,
+        ctc: false,
         window: None,
         tables: vec![TableShape { name: "event", rows: units, dim }],
         chars: None,
@@ -98,6 +99,7 @@ fn a_language_model_follows_pytorchs_loss_for_60_steps() {
             let (x, y) = (&stream[step * 80..][..80], &stream[step * 80 + 8..][..80]);
             let begins = if step % 5 == 0 { 2 } else { 0 };
             let batch = TrainBatch {
+                transcripts: Vec::new(),
                 windows: None,
                 features: Features { steps: 80, ids: x.to_vec(), ..Features::default() },
                 sizes: vec![streams; steps],

@@ -151,6 +151,7 @@ fn what_is_seen_ahead_is_what_pytorch_makes_of_the_same_windows() {
             let layer = LayerSpec { bidirectional: true, ..LayerSpec::new(cell, 4) };
             let shape = NetShape {
                 crf: false,
+                ctc: false,
                 language: None,
                 tables: vec![],
                 chars: None,
@@ -189,6 +190,7 @@ fn what_is_seen_ahead_is_what_pytorch_makes_of_the_same_windows() {
                 all.steps += 1;
             }
             let batch = TrainBatch {
+                transcripts: Vec::new(),
                 features: all,
                 sizes: vec![1; steps],
                 reset: vec![false; steps],

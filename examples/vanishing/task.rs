@@ -41,6 +41,7 @@ impl Learner {
             pool: None,
             language: None,
             crf: false,
+            ctc: false,
         };
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut params: Params<f32> = Params::random(&shape, &mut rng);
@@ -130,6 +131,7 @@ fn sentences(distance: usize, rng: &mut impl Rng) -> TrainBatch {
     let mut targets = vec![NO_TARGET; rows - SENTENCES];
     targets.extend(names);
     TrainBatch {
+        transcripts: Vec::new(),
         windows: None,
         features: Features { steps: rows, ids, ..Features::default() },
         sizes: vec![SENTENCES; steps],
