@@ -268,6 +268,7 @@ fn decoder(file: &SafeTensors<'_>) -> Decoder {
         classes: 4,
         pool: None,
         crf: true,
+        ctc: false,
     };
     let mut params = Params::random(&shape, &mut <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0));
     for (k, name) in ["transitions", "start", "end"].into_iter().enumerate() {
