@@ -5,7 +5,7 @@
 //! cargo run --release --example frames -- train.tsv > train.jsonl      # of lines file<TAB>transcript, with "transcript"
 //! ```
 //!
-//! 26 mel bins from 80 to 7,600 Hz over windows of 40 ms, every 25 ms, as (ln energy - 12) / 4 of 16-bit samples, with two
+//! 26 mel bins from 80 to 7,600 Hz over windows of 40 ms, every 25 ms, as (ln energy - 17) / 4 of 16-bit samples, with two
 //! digits. Channels are averaged; any sampling rate from 16 kHz up will do.
 
 use kaldi_native_fbank::fbank::{FbankComputer, FbankOptions};
@@ -66,7 +66,7 @@ fn frames(path: &Path) -> Result<Vec<Vec<f32>>, String> {
 }
 
 fn json(frames: &[Vec<f32>]) -> String {
-    let number = |x: &f32| format!("{}", (((x.max(0.0) - 12.0) / 4.0) * 100.0).round() / 100.0);
+    let number = |x: &f32| format!("{}", (((x.max(0.0) - 17.0) / 4.0) * 100.0).round() / 100.0);
     let row = |frame: &Vec<f32>| format!("[{}]", frame.iter().map(number).collect::<Vec<_>>().join(","));
     format!("[{}]", frames.iter().map(row).collect::<Vec<_>>().join(","))
 }

@@ -178,6 +178,7 @@ fn what_is_seen_ahead_is_what_pytorch_makes_of_the_same_windows() {
                 all.steps += 1;
             }
             let batch = TrainBatch {
+                transcripts: Vec::new(),
                 features: all,
                 sizes: vec![1; steps],
                 reset: vec![false; steps],

@@ -3,12 +3,14 @@
 
     apt-get install espeak-ng        # 1.51; numpy for the noise
     python3 models/scripts/spoken_digits.py runs/digits
-    for part in train dev test-strings test-voices; do
+    for part in train quiet dev test-strings test-voices; do
         cargo run --release --example frames -- runs/digits/$part.tsv > runs/digits/$part.jsonl
     done
 
 Each file is one utterance of 1 to 8 digits ("zero" is sometimes "oh"), by a voice (accent and timbre), speed, pitch and
 loudness drawn by chance, with pauses here and there, silence around it, and white or coloured noise 12 to 40 dB below it.
+In `quiet`, for training, there is nothing but such noise, and the transcripts are empty: so a model that cannot see ahead learns
+to wait for a word, and not to guess the first one.
 `PART.tsv` has lines of file<TAB>transcript. Which part a string of digits is in follows from the string itself, so that
 no string of two or more digits is in two parts (there are too few of one digit); the voices of `test-voices` are heard in no
 other part: neither their accents nor their timbres. The same seed gives the same files.
@@ -23,6 +25,7 @@ TIMBRES = ["", "m1", "m2", "m3", "m4", "m5", "m6", "f1", "f2", "f3", "Michael", 
 UNSEEN_ACCENTS = ["en-gb-scotland", "en-gb-x-gbcwmd"]
 UNSEEN_TIMBRES = ["m7", "m8", "f4", "f5", "klatt4", "Denis"]
 PARTS = {"train": 5000, "dev": 400, "test-strings": 600, "test-voices": 600}
+QUIET = 1500
 
 
 def part_of(digits):
@@ -69,9 +72,24 @@ def make(job):
     rng = np.random.default_rng(seed)
     x = np.concatenate([np.zeros(int(rate * rng.uniform(0.05, 0.4))), speech, np.zeros(int(rate * rng.uniform(0.35, 0.5)))])
     x += noise(rng, len(x)) * speech.std() * 10 ** (-rng.uniform(12, 40) / 20)
+    write(path, rate, x)
+
+
+def write(path, rate, x):
     with wave.open(str(path), "wb") as f:
         f.setnchannels(1), f.setsampwidth(2), f.setframerate(rate)
         f.writeframes(np.clip(np.round(x), -32768, 32767).astype("<i2").tobytes())
+
+
+def make_quiet(out, count, seed):
+    rng, lines = np.random.default_rng([seed, 7]), []
+    (out / "quiet").mkdir(parents=True, exist_ok=True)
+    for k in range(count):
+        x = noise(rng, int(22050 * rng.uniform(0.3, 2.5))) * 3000 * rng.uniform(0.3, 1.5) * 10 ** (-rng.uniform(12, 40) / 20)
+        path = out / "quiet" / f"{k:05}.wav"
+        write(path, 22050, x)
+        lines.append(f"{path}\t\n")
+    (out / "quiet.tsv").write_text("".join(lines))
 
 
 def main():
@@ -95,6 +113,7 @@ def main():
             list(pool.map(make, jobs))
         (a.out / f"{part}.tsv").write_text("".join(lines))
         print(part, len(jobs), flush=True)
+    make_quiet(a.out, round(QUIET * a.share), a.seed)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ pub struct DevScore {
     /// probabilities were (the geometric one).
     #[serde(default)]
     pub nats: Option<f64>,
-    /// For transcripts: wrong symbols and wrong words for each right one, found greedily. `accuracy` then is what is left of
-    /// 1 by the symbols.
+    /// For transcripts: wrong characters and wrong words for each right one, found greedily. `accuracy` then is what is
+    /// left of 1 by the characters.
     #[serde(default)]
     pub errors: Option<[f64; 2]>,
     /// For translators: BLEU, 0 to 100. `accuracy` then is the share of sentences that are exactly right.

@@ -97,10 +97,13 @@ impl Corpus {
     }
 }
 
+/// A stream and what it reads as.
+type Read = (Features, String);
+
 /// Dev streams with what they read as.
 pub(super) struct DevTranscripts {
     /// The longest first.
-    streams: Vec<(Features, String)>,
+    streams: Vec<Read>,
     transcriber: Option<Transcriber>,
     labels: Vec<String>,
 }
@@ -125,7 +128,7 @@ impl DevTranscripts {
     }
 
     pub fn score(&self, net: &Network, threads: usize) -> DevScore {
-        let mut groups: Vec<(&[(Features, String)], [Edits; 2])> =
+        let mut groups: Vec<(&[Read], [Edits; 2])> =
             self.streams.chunks(LANES).map(|group| (group, Default::default())).collect();
         for_each(threads, groups.iter_mut().collect(), |(group, edits)| {
             let streams: Vec<&Features> = group.iter().map(|(features, _)| features).collect();

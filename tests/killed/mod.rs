@@ -25,9 +25,7 @@ pub fn records(text: &str, longest: usize) -> Vec<String> {
     });
     for (k, at) in at.iter().enumerate() {
         let rest: Vec<u8> = text.bytes().cycle().skip(*at).take_while(|byte| byte & 0xc0 == 0x80).collect();
-        records.push(
-            json!({"stream": format!("s{k}"), "base64": BASE64.encode(rest), "event": "end", "id": 1000}).to_string(),
-        );
+        records.push(json!({"stream": format!("s{k}"), "base64": BASE64.encode(rest), "event": "end", "id": 1000}).to_string());
     }
     records
 }
@@ -62,7 +60,6 @@ fn shuffled(longest: usize, mut fill: impl FnMut(usize, usize, bool, &mut Value)
 
 /// `start` starts a daemon on the data directory of this name. Output records of each stream, which are the same, byte for
 /// byte, whether the daemon is killed every thirty records or never.
-#[allow(dead_code)] // Each test file uses its part.
 pub fn in_the_middle(start: impl Fn(&str) -> Daemon) -> Vec<String> {
     in_the_middle_of(&records(TEXT, 40), start)
 }

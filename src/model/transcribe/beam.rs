@@ -20,8 +20,9 @@
 use super::{BLANK, Found};
 use crate::encode::Unit;
 
-/// A hypothesis goes on only if it is at least this likely, as a share of the best one.
-pub const LEAST_SHARE: f64 = 1e-4;
+/// A hypothesis goes on only if it is at least this likely, as a share of the best one. What steps to come say of two
+/// hypotheses that end alike is the same: one so far behind hardly ever wins, but it would keep symbols from being final.
+pub const LEAST_SHARE: f64 = 1e-2;
 
 /// How the search is bounded.
 #[derive(Debug, Clone, PartialEq)]
