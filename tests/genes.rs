@@ -203,7 +203,7 @@ fn found(model: &Arc<Model>, streams: &[String], pieces: &[usize], saved: bool) 
     for piece in pieces.iter().cycle() {
         for (k, (session, stream)) in sessions.iter_mut().zip(streams).enumerate() {
             let to = stream.len().min(places[k] + piece + k);
-            session.push(model, InputFormat::Dna, stream[places[k]..to].as_bytes()).unwrap();
+            session.push(model, InputFormat::Dna, &stream.as_bytes()[places[k]..to]).unwrap();
             places[k] = to;
         }
         stepper.step(&mut sessions.iter_mut().collect::<Vec<_>>(), &mut outputs);
