@@ -57,7 +57,7 @@ const LETTER: &str = "Dear Mr. Okafor, thank you for your letter from Lagos. Our
 fn each_model_is_complete_small_and_documented() {
     for name in SHIPPED {
         let model = Model::load(&dir(name)).unwrap();
-        assert_eq!(model.spec().name, name);
+        assert_eq!(model.spec().name, *name);
         let bytes: u64 = std::fs::read_dir(dir(name)).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum();
         assert!(bytes < 10 << 20, "{name} has {bytes} bytes");
         let card = std::fs::read_to_string(dir(name).join("README.md")).unwrap();

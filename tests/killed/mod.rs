@@ -25,7 +25,9 @@ pub fn records(text: &str, longest: usize) -> Vec<String> {
     });
     for (k, at) in at.iter().enumerate() {
         let rest: Vec<u8> = text.bytes().cycle().skip(*at).take_while(|byte| byte & 0xc0 == 0x80).collect();
-        records.push(json!({"stream": format!("s{k}"), "base64": BASE64.encode(rest), "event": "end", "id": 1000}).to_string());
+        records.push(
+            json!({"stream": format!("s{k}"), "base64": BASE64.encode(rest), "event": "end", "id": 1000}).to_string(),
+        );
     }
     records
 }
