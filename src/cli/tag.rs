@@ -58,9 +58,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
         OutputFormat::Conll => tag(&args, &model, Conll { model: model.clone() }),
         OutputFormat::Spans if model.spec().scheme == Scheme::Bio => tag(&args, &model, Spans { model: model.clone() }),
-        OutputFormat::Spans => {
-            Err(usage(format!("--output spans is for labels B-X, I-X and O; those of `{}` are none", model.spec().name)))
-        }
+        OutputFormat::Spans => Err(usage(format!(
+            "--output spans is for labels B-X, I-X and O; those of `{}` are none",
+            model.spec().name
+        ))),
         OutputFormat::Gff3 if is_dna && !classifies => tag(&args, &model, Gff3),
         OutputFormat::Gff3 => {
             Err(usage(format!("GFF3 is for regions of DNA; `{}` reads other input", model.spec().name)))

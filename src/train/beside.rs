@@ -19,12 +19,7 @@ pub fn label_of(class: &str) -> &str {
 ///
 /// # Errors
 /// Says which sentence has other tokens, or which label cannot be one of a pair.
-pub fn join(
-    sentences: &mut [Sentence],
-    others: &[Sentence],
-    path: &Path,
-    beside: &Path,
-) -> Result<(), TrainError> {
+pub fn join(sentences: &mut [Sentence], others: &[Sentence], path: &Path, beside: &Path) -> Result<(), TrainError> {
     let apart = |number: usize| {
         let (path, beside) = (path.display(), beside.display());
         TrainError::recipe(format!("{path} and {beside}, which lies beside it, differ in sentence {number}"))

@@ -335,7 +335,8 @@ pub fn model_spec(recipe: &Recipe, classes: &[String], encoder: &Encoder) -> Mod
         scheme: recipe.task.scheme(),
         labels,
         outside,
-        classes: (framed || joined).then(|| classes.iter().map(|c| ClassSpec { class: c.clone(), label: label_of(c) }).collect()),
+        classes: (framed || joined)
+            .then(|| classes.iter().map(|c| ClassSpec { class: c.clone(), label: label_of(c) }).collect()),
         look_ahead: recipe.look_ahead,
         classify: recipe.task.pooling.map(|pooling| ClassifySpec {
             pooling,

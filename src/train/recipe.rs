@@ -79,7 +79,12 @@ impl Recipe {
             false => Ok(()),
             true if self.task.kind != Task::Tag => Err("beside is for kind = \"tag\"".into()),
             true if self.data.format != DataFormat::Conll => Err("beside is for data.format = \"conll\"".into()),
-            true if !self.data.train.iter().all(|file| matches!(file, FileSpec::File(table) if table.beside.is_some())) => {
+            true if !self
+                .data
+                .train
+                .iter()
+                .all(|file| matches!(file, FileSpec::File(table) if table.beside.is_some())) =>
+            {
                 Err("beside: all files of data.train have one, or none".into())
             }
             true if self.decode.as_ref().is_some_and(|decode| decode.kind == DecodeKind::Crf) => {
