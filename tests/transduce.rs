@@ -123,13 +123,13 @@ fn recipe(dir: &Path, changes: &[&str]) -> Recipe {
     }
     let dir = dir.display();
     let text = format!(
-        "layers = [{{ cell = \"gru\", hidden = 16, bidirectional = true }}]\n\
+        "layers = [{{ cell = \"gru\", hidden = 24, bidirectional = true }}]\n\
          [output]\ndir = \"{dir}/m\"\nrun = \"{dir}/run\"\nname = \"m\"\n[task]\nkind = \"transduce\"\n\
          [data]\nroot = \"{dir}\"\nformat = \"pairs\"\ntrain = [\"train.tsv\"]\ndev = [\"dev.tsv\"]\n\
          [encoder]\nkind = \"sentences\"\nunits = \"words\"\ndim = 12\nmax_source = 80\n\
          [decoder]\nunits = \"chars\"\ndim = 8\nattention = \"luong\"\nbeam = 2\nlength_penalty = 0.6\nmax_length = 8\n\
-         layers = [{{ cell = \"gru\", hidden = 20 }}]\n\
-         [train]\nepochs = 8\nbatch = 40\nlr = 0.02\nwarmup = 5\nema = 0.9\ndropout_input = 0.05\ndropout_layers = 0.05\n\
+         layers = [{{ cell = \"gru\", hidden = 32 }}]\n\
+         [train]\nepochs = 24\nbatch = 40\nlr = 0.02\nwarmup = 5\nema = 0.9\ndropout_input = 0.05\ndropout_layers = 0.05\n\
          word_dropout = 0.0\n"
     );
     let mut table: toml::Table = toml::from_str(&text).unwrap();

@@ -186,13 +186,13 @@ fn a_wide_beam_finds_the_best_of_all_translations() {
                     log_probability(&net, &source, t) / ((6.0 + t.len() as f64) / 6.0).powf(length_penalty)
                 };
                 let wanted = all.iter().max_by(|a, b| worth(a).total_cmp(&worth(b))).unwrap();
-                let found = &best(&net, &[source.clone()], search, false)[0];
+                let found = &best(&net, std::slice::from_ref(&source), search, false)[0];
                 let units: Vec<u32> = found.units.iter().map(|(unit, _)| *unit).collect();
                 assert_eq!(&units, wanted, "{attention:?}, seed {seed}, penalty {length_penalty}");
                 assert!((found.log_probability - log_probability(&net, &source, wanted)).abs() < 1e-6);
                 // A narrow one finds nothing better, and a beam of one is the greedy way.
                 for beam in [1, 2, 5] {
-                    let found = &best(&net, &[source.clone()], Search { beam, ..search }, false)[0];
+                    let found = &best(&net, std::slice::from_ref(&source), Search { beam, ..search }, false)[0];
                     let own: Vec<u32> = found.units.iter().map(|(unit, _)| *unit).collect();
                     assert!(worth(&own) <= worth(wanted) + 1e-9);
                 }
@@ -210,7 +210,8 @@ fn translations_do_not_depend_on_company() {
         for beam in [1, 3] {
             let search = Search { beam, length_penalty: 0.6, max_length: 9 };
             let together = best(&net, &sources, search, true);
-            let alone: Vec<_> = sources.iter().map(|s| best(&net, &[s.clone()], search, true).remove(0)).collect();
+            let alone: Vec<_> =
+                sources.iter().map(|s| best(&net, std::slice::from_ref(s), search, true).remove(0)).collect();
             assert_eq!(together, alone, "{attention:?}, to the bit");
             let back: Vec<Vec<u32>> = sources.iter().rev().cloned().collect();
             let mut turned = best(&net, &back, search, true);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use strand::data::{Lines, Source};
 use strand::encode::{EncoderSpec, units::UnitKind};
 use strand::model::transduce::search::Search;
-use strand::model::transduce::{DecoderSpec, Translator};
+use strand::model::transduce::{DecoderSpec, Translator, Written};
 use strand::train::parallel::for_each;
 
 /// Translate each line of a file, or of standard input
@@ -119,10 +119,10 @@ pub fn first(line: &str, characters: usize) -> &str {
 }
 
 /// Translates lines on several threads; an empty line stays one.
-pub fn translate(translator: &Translator, lines: &[&str], search: Search, threads: usize) -> Vec<(String, f32)> {
+pub fn translate(translator: &Translator, lines: &[&str], search: Search, threads: usize) -> Vec<Written> {
     let mut order: Vec<usize> = (0..lines.len()).filter(|&k| !lines[k].is_empty()).collect();
     order.sort_by_key(|&k| (lines[k].len(), k));
-    let mut turns: Vec<(&[usize], Vec<(String, f32)>)> = order.chunks(TURN).map(|turn| (turn, Vec::new())).collect();
+    let mut turns: Vec<(&[usize], Vec<Written>)> = order.chunks(TURN).map(|turn| (turn, Vec::new())).collect();
     for_each(threads, turns.iter_mut().collect(), |(turn, out)| {
         let texts: Vec<&str> = turn.iter().map(|&k| lines[k]).collect();
         *out = translator.translate(&texts, search);

@@ -133,6 +133,9 @@ pub struct Translation {
     pub cut: bool,
 }
 
+/// A translation's text, and the mean probability of its units.
+pub type Written = (String, f32);
+
 /// The file of the target's vocabulary.
 pub const TARGET_FILE: &str = "target.txt";
 
@@ -163,7 +166,7 @@ impl Translator {
 
     /// The best translation of each sentence, and the mean probability of its units. The same for a sentence whatever the
     /// others are.
-    pub fn translate(&self, sentences: &[&str], search: Search) -> Vec<(String, f32)> {
+    pub fn translate(&self, sentences: &[&str], search: Search) -> Vec<Written> {
         let mut all = Vec::with_capacity(sentences.len());
         for group in sentences.chunks(TOGETHER) {
             let encoded: Vec<(Vec<u32>, Vec<String>)> = group.iter().map(|text| self.source.encode(text)).collect();
@@ -179,7 +182,7 @@ impl Translator {
         all
     }
 
-    fn written(&self, found: Found, words: &[String]) -> (String, f32) {
+    fn written(&self, found: Found, words: &[String]) -> Written {
         let texts = found.units.iter().map(|&(unit, looked_at)| match unit {
             UNKNOWN => words.get(looked_at).map_or("", String::as_str),
             unit => self.target.text(unit),

@@ -262,6 +262,7 @@ impl<T: Real> DecoderPass<T> {
     }
 
     /// From the gradient at `reads` to those of the decoder's weights; leaves those at the encoder's outputs.
+    #[allow(clippy::too_many_arguments)]
     pub fn backward(
         &mut self,
         net: &TrainTransducer<T>,

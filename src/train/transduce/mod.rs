@@ -10,8 +10,6 @@ pub mod data;
 pub mod decoder;
 pub mod encoder;
 pub mod net;
-#[cfg(test)]
-mod tests;
 pub mod worker;
 
 use super::checkpoint::{Checkpoint, Progress};
@@ -29,7 +27,7 @@ use crate::encode::Encoder;
 use crate::encode::units::Units;
 use crate::model::params::Params;
 use crate::model::transduce::search::Search;
-use crate::model::transduce::{TransduceShape, Translator, decoder_of, shape_of};
+use crate::model::transduce::{TransduceShape, Translator, Written, decoder_of, shape_of};
 use crate::model::{Model, ModelSpec};
 use crate::score::bleu;
 use batch::{Pair, PairBatch};
@@ -254,7 +252,7 @@ impl<'a> Trainer<'a> {
         let search = Search { beam: 1, ..translator.search };
         let mut order: Vec<usize> = (0..self.dev.len()).collect();
         order.sort_by_key(|&k| self.dev[k].source.len());
-        let mut groups: Vec<(&[usize], Vec<(String, f32)>)> =
+        let mut groups: Vec<(&[usize], Vec<Written>)> =
             order.chunks(DEV_GROUP).map(|group| (group, Vec::new())).collect();
         for_each(self.threads, groups.iter_mut().collect(), |(group, out)| {
             let sources: Vec<&str> = group.iter().map(|&k| self.dev[k].source.as_str()).collect();

@@ -43,6 +43,7 @@ impl<T: Real> Linear<T> {
     }
 
     /// Adds to the gradients of W at `at`, and if it has one of b behind it.
+    #[allow(clippy::too_many_arguments)]
     pub fn grads(
         &self,
         rows: usize,
