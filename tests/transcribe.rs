@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use strand::encode::{CharSpec, EncoderSpec, InputFormat, VectorSpec};
 use strand::model::testing::{TEXT, layers, random_model, transcripts_spec};
-use strand::model::{DecodeKind, DecodeSpec, LookAhead, Model, ModelSpec, Output, Session, Stepper};
+use strand::model::{DecodeKind, DecodeSpec, LookAhead, Model, ModelSpec, Output, Session, Span, Stepper};
 use strand::rnn::Cell;
 use strand::train::ctc::{Ctc, fits};
 use strand::train::{Recipe, train};
@@ -220,8 +220,11 @@ fn loaded(spec: &ModelSpec, seed: u64) -> Arc<Model> {
     Arc::new(Model::load(dir.path()).unwrap())
 }
 
-/// Everything that an output says, to the bit.
-fn told(output: &Output) -> (Vec<(u64, u64, String, u32)>, Vec<strand::model::Span>) {
+/// A label, to the bit.
+type Told = (u64, u64, String, u32);
+
+/// Everything that an output says.
+fn told(output: &Output) -> (Vec<Told>, Vec<Span>) {
     let label = |l: &strand::model::StepLabel| (l.start, l.end, l.text.clone(), l.score.to_bits());
     (output.labels.iter().map(label).collect(), output.spans.clone())
 }
@@ -332,7 +335,7 @@ fn the_daemon_tells_symbols_as_they_become_final() {
     let mut random = Random(9);
     let mut frames = |n: usize| json!((0..n).map(|_| [3.0 * random.noise(), 3.0 * random.noise()]).collect::<Vec<_>>());
     let post =
-        |query: &str, body: &Value| daemon.post(&format!("/v1/streams/s?wait=1&{query}"), &body.to_string()).json();
+        |query: &str, body: &Value| daemon.post(&format!("/v1/streams/s?wait=1&{query}"), body.to_string()).json();
     let mut transcript = String::new();
     for _ in 0..20 {
         let told = post("", &frames(5));
