@@ -199,6 +199,19 @@ fn bases_are_labelled_one_by_one() {
 }
 
 #[test]
+fn a_gene_is_found_with_both_ends() {
+    let model = Arc::new(Model::load(&dir("dna-genes")).unwrap());
+    let (mut session, mut output) = (Session::new(&model), Output::default());
+    session.push(&model, model.encoder().format(), bases().as_bytes()).unwrap();
+    session.finish_unit(&model).unwrap();
+    Stepper::new(model.clone()).step(&mut [&mut session], std::slice::from_mut(&mut output));
+    session.conclude(&model, &mut output);
+    let gene = output.spans.iter().position(|gene| gene.end == 105 + 450 + 3).expect("its stop codon");
+    assert_eq!((output.spans[gene].start, output.spans[gene].label.as_str()), (102, "forward"));
+    assert_eq!(output.genes[gene].start_codon, "ATG");
+}
+
+#[test]
 fn the_daemon_labels_as_tag_does() {
     let bases = bases();
     for (name, input) in [
@@ -209,6 +222,7 @@ fn the_daemon_labels_as_tag_does() {
         ("dna-coding", bases.as_str()),
         ("sentiment-en", LETTER),
         ("charlm-shakespeare", LETTER),
+        ("dna-genes", bases.as_str()),
     ] {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("input.txt");

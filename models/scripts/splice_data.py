@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """UCI's primate splice junctions as streams with a class each, for `strand train --config examples/dna-splice.toml`.
 
-Each sequence of 60 bases becomes a line {"text": "CCAG…", "label": "EI"} of train.jsonl, dev.jsonl or test.jsonl: by the
+Each sequence of 60 bases becomes a line {"dna": "CCAG…", "label": "EI"} of train.jsonl, dev.jsonl or test.jsonl: by the
 SHA-256 of its bases, of a hundred values 80, 10 and 10, so that sequences that are in the set twice are in one part.
 
     splice_data.py --data ../data --out runs/splice
@@ -26,7 +26,7 @@ def main():
             label, _, bases = (field.strip() for field in line.split(","))
             place = int(hashlib.sha256(bases.encode()).hexdigest(), 16) % 100
             part = "train" if place < 80 else "dev" if place < 90 else "test"
-            parts[part].append(json.dumps({"text": bases, "label": label}) + "\n")
+            parts[part].append(json.dumps({"dna": bases, "label": label}) + "\n")
     for name, lines in parts.items():
         (args.out / f"{name}.jsonl").write_text("".join(lines))
         print(name, len(lines))

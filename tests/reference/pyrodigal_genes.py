@@ -54,13 +54,14 @@ def main():
                 gold.setdefault(fields[0], []).append((int(fields[1]) - 1, int(fields[2]), fields[3]))
     begun = time.time()
     counts = dict.fromkeys(["bases", "right", "gold", "called", "found", "exact"], 0)
-    for name, parts in records.items():
-        whole = "".join(parts)
+    part = slice(*args.range) if args.range else slice(None)
+    wholes = {name: "".join(parts) for name, parts in records.items()}
+    finder = pyrodigal.GeneFinder(meta=args.meta)
+    if not args.meta:
+        finder.train(*(whole[part].encode() for whole in wholes.values()), translation_table=args.code)
+    for name, whole in wholes.items():
         begin, end = args.range or (0, len(whole))
         bases = whole[begin:end].encode()
-        finder = pyrodigal.GeneFinder(meta=args.meta)
-        if not args.meta:
-            finder.train(bases, translation_table=args.code)
         called = [(g.begin - 1, g.end, "+" if g.strand == 1 else "-") for g in finder.find_genes(bases)]
         annotated = gold.get(name, [])
         counts["bases"] += len(bases)
