@@ -13,7 +13,7 @@ use strand::model::testing::{
     TEXT, generate_spec, genes_spec, language_spec, layers, look_ahead_spec, notes_encoder, transcripts_spec,
     words_spec,
 };
-use strand::model::{DecodeKind, DecodeSpec, LookAhead, Model, ModelSpec, Output, Scheme, Session, Stepper};
+use strand::model::{DecodeKind, DecodeSpec, LookAhead, Model, ModelSpec, Output, Scheme, Session, Stepper, Task};
 use strand::rnn::{Cell, LayerSpec, Nonlinearity};
 
 /// Bytes of memory that a byte of input may take: a word, character or base has a unit with its text, and a row.
@@ -92,15 +92,15 @@ pub fn specs() -> impl Iterator<Item = ModelSpec> {
             decode: Some(DecodeSpec { kind: DecodeKind::Crf, lag: 3, beam: None }),
             ..words_spec("tiny", layers(&[Cell::Rnn], 3))
         },
-        transcribing(EncoderSpec::Vector(VectorSpec { width: 2 }), None),
-        transcribing(EncoderSpec::Chars(CharSpec { dim: 3, min_count: 1, ..CharSpec::default() }), Some(4)),
         ModelSpec { encoder: words(Tokenizer::UdEnglish), ..ahead(3, 2) },
-        genes_spec("tiny", layers(&[Cell::Gru], 3), None),
         ModelSpec { encoder: EncoderSpec::Vector(VectorSpec { width: 2 }), ..ahead(5, 1) },
         ModelSpec { encoder: dna(&[3]), scheme: Scheme::Runs, ..ahead(0, 1) },
         generate_spec("tiny", layers(&[Cell::Gru], 3), notes_encoder(), &[]),
         generate_spec("tiny", layers(&[Cell::Lstm], 3), notes_encoder(), &["jig", "reel"]),
         generate_spec("tiny", layers(&[Cell::Gru], 3), words(Tokenizer::Whitespace), &["letter", "list", "poem"]),
+        transcribing(EncoderSpec::Vector(VectorSpec { width: 2 }), None),
+        transcribing(EncoderSpec::Chars(CharSpec { dim: 3, min_count: 1, ..CharSpec::default() }), Some(4)),
+        genes_spec("tiny", layers(&[Cell::Gru], 3), None),
     ])
 }
 
@@ -143,7 +143,10 @@ pub fn step(model: &Arc<Model>, session: &mut Session) -> Output {
     let mut output = Output::default();
     let all = session.ready() + session.undecided();
     Stepper::new(model.clone()).step(&mut [session], std::slice::from_mut(&mut output));
-    assert_eq!(output.labels.len() + session.undecided(), all);
+    // Of a transcriber's steps most say nothing.
+    if model.spec().task != Task::Transcribe {
+        assert_eq!(output.labels.len() + session.undecided(), all);
+    }
     check_labels(model, &output);
     output
 }
@@ -152,7 +155,8 @@ pub fn step(model: &Arc<Model>, session: &mut Session) -> Output {
 pub fn conclude(model: &Arc<Model>, session: &mut Session) -> Output {
     let (mut output, undecided) = (Output::default(), session.undecided());
     session.conclude(model, &mut output);
-    assert_eq!((output.labels.len(), session.undecided()), (undecided, 0));
+    assert_eq!(session.undecided(), 0);
+    assert!(output.labels.len() == undecided || model.spec().task == Task::Transcribe);
     check_labels(model, &output);
     output
 }
