@@ -269,7 +269,7 @@ fn a_model_directory_gives_the_encoder_back() {
     }
     fingerprints.sort_unstable();
     fingerprints.dedup();
-    assert_eq!(fingerprints.len(), 8);
+    assert_eq!(fingerprints.len(), 9);
 }
 
 #[test]
