@@ -8,21 +8,12 @@
 //!
 //! Sums run in one fixed order, whatever else is computed, so that the results do not depend on company.
 
+use super::kernel::portable;
 use super::real::Real;
 
-/// Σ a_k b_k: sixteen sums side by side, so that the compiler can use vectors, then added up in order.
+/// Σ a_k b_k, in the order of [`portable::sum`].
 pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    let mut sums = [T::zero(); 16];
-    let ((whole_a, rest_a), (whole_b, rest_b)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
-    for (a, b) in whole_a.iter().zip(whole_b) {
-        for (s, (&a, &b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-            *s += a * b;
-        }
-    }
-    for (s, (&a, &b)) in sums.iter_mut().zip(rest_a.iter().zip(rest_b)) {
-        *s += a * b;
-    }
-    sums.iter().fold(T::zero(), |all, &s| all + s)
+    portable::sum(a, b, |a, b| a * b)
 }
 
 /// `out += x · row`

@@ -25,6 +25,20 @@ pub struct Progress {
     pub rows_per_second: f64,
 }
 
+impl Progress {
+    /// Whether the epoch that is done is the best so far, by its score on dev (without dev each is); notes it if so.
+    pub fn is_best(&mut self, score: Option<&DevScore>) -> bool {
+        let better = match (score, &self.best) {
+            (Some(new), Some(old)) => new.main() > old.main(),
+            _ => true,
+        };
+        if better {
+            (self.best_epoch, self.best) = (self.epoch, score.cloned());
+        }
+        better
+    }
+}
+
 /// What is read back.
 pub struct Checkpoint {
     pub params: Params<f32>,
@@ -47,6 +61,13 @@ fn identity(recipe: &Recipe) -> String {
 }
 
 impl Checkpoint {
+    /// Sets the optimiser to where it was; the parameters, the best ones, and the progress.
+    pub fn resume(self, optimizer: &mut Optimizer<f32>) -> (Params<f32>, Params<f32>, Progress) {
+        (optimizer.m, optimizer.v) = (self.m, self.v);
+        (optimizer.ema, optimizer.step) = (self.ema, self.progress.step);
+        (self.params, self.best, self.progress)
+    }
+
     pub fn save(
         run: &Path,
         recipe: &Recipe,

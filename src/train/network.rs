@@ -140,6 +140,17 @@ pub struct ShardLoss {
     pub correct: usize,
 }
 
+impl std::iter::Sum for ShardLoss {
+    /// In the order of the shards.
+    fn sum<I: Iterator<Item = ShardLoss>>(shards: I) -> ShardLoss {
+        shards.fold(ShardLoss::default(), |all, one| ShardLoss {
+            loss: all.loss + one.loss,
+            rows: all.rows + one.rows,
+            correct: all.correct + one.correct,
+        })
+    }
+}
+
 /// Working space and gradients of one shard.
 #[derive(Debug)]
 pub struct Worker<T> {

@@ -154,10 +154,7 @@ impl<'a> Trainer<'a> {
         };
         if resume {
             let checkpoint = Checkpoint::load(&run, recipe, &trainer.params)?;
-            (trainer.params, trainer.best, trainer.progress) =
-                (checkpoint.params, checkpoint.best, checkpoint.progress);
-            (trainer.optimizer.m, trainer.optimizer.v) = (checkpoint.m, checkpoint.v);
-            (trainer.optimizer.ema, trainer.optimizer.step) = (checkpoint.ema, trainer.progress.step);
+            (trainer.params, trainer.best, trainer.progress) = checkpoint.resume(&mut trainer.optimizer);
         }
         trainer.net.set(&trainer.params, trainer.threads);
         eprintln!(
@@ -263,11 +260,7 @@ impl<'a> Trainer<'a> {
             course.gather(corpus, chunk, shard.index, &mut shard.batch);
             shard.loss = worker.run(net, params, &shard.batch, &mut shard.states, dropout, loss);
         });
-        self.shards.iter().fold(ShardLoss::default(), |all, s| ShardLoss {
-            loss: all.loss + s.loss.loss,
-            rows: all.rows + s.loss.rows,
-            correct: all.correct + s.loss.correct,
-        })
+        self.shards.iter().map(|shard| shard.loss).sum()
     }
 
     /// How far gradients reach: the loss of a chunk's last step alone, followed back in time through every layer.
@@ -307,14 +300,9 @@ impl<'a> Trainer<'a> {
         let decoder = Decoder::new(&self.spec, &self.shape, current).map_err(TrainError::recipe)?;
         let score = (!self.dev.is_empty())
             .then(|| self.dev.score(&Network::new(&self.shape, current), decoder.as_ref(), self.threads));
-        let better = match (&score, &self.progress.best) {
-            (Some(new), Some(old)) => new.main() > old.main(),
-            _ => true,
-        };
+        let better = self.progress.is_best(score.as_ref());
         if better {
             self.best = current.clone();
-            self.progress.best_epoch = self.progress.epoch;
-            self.progress.best = score.clone();
         }
         self.log.epoch(&self.progress, loss, score.as_ref(), seconds)?;
         pictures::draw(&self.recipe.output.run_dir())?;

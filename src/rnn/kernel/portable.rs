@@ -246,7 +246,7 @@ pub fn simplified_back<T: Real>(hidden: usize, gates: &[T], h_prev: &[T], dh: &m
 
 /// Σ f(a_k, b_k): sixteen sums side by side, so that the compiler can use vectors, then added up in order.
 #[inline(always)]
-fn sum<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
+pub(crate) fn sum<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
     let mut sums = [T::zero(); 16];
     let ((whole_a, rest_a), (whole_b, rest_b)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
     for (a, b) in whole_a.iter().zip(whole_b) {

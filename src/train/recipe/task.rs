@@ -105,15 +105,7 @@ impl TaskSpec {
                 TaskSpec { labels: None, ..self.clone() }.check_language(format)?;
             }
             Task::Transcribe => self.check_transcribe(format)?,
-            Task::Transduce => {
-                let others = [self.scheme.is_some(), self.dna_labels.is_some(), self.pooling.is_some()];
-                if others.contains(&true) || self.every.is_some() || self.labels.is_some() || self.ordinal.is_some() {
-                    return Err(
-                        "task.scheme, dna_labels, pooling, every, labels and ordinal are not for kind = \"transduce\""
-                            .into(),
-                    );
-                }
-            }
+            Task::Transduce => self.check_unlabelled("transduce")?,
             Task::Tag => {
                 if self.scheme.is_none() {
                     return Err("task.scheme is missing: bio, plain or runs".into());
@@ -148,7 +140,8 @@ impl TaskSpec {
         Ok(())
     }
 
-    fn check_transcribe(&self, format: DataFormat) -> Result<(), String> {
+    /// Refuses what is for the labels of steps or streams.
+    fn check_unlabelled(&self, kind: &str) -> Result<(), String> {
         let others = [
             self.scheme.is_some(),
             self.dna_labels.is_some(),
@@ -159,8 +152,13 @@ impl TaskSpec {
         ];
         if others.contains(&true) {
             let detail = "task.scheme, dna_labels, pooling, every, labels and ordinal are not for";
-            return Err(format!("{detail} kind = \"transcribe\""));
+            return Err(format!("{detail} kind = \"{kind}\""));
         }
+        Ok(())
+    }
+
+    fn check_transcribe(&self, format: DataFormat) -> Result<(), String> {
+        self.check_unlabelled("transcribe")?;
         if format != DataFormat::Jsonl {
             return Err("kind = \"transcribe\" reads data.format = \"jsonl\"".into());
         }
@@ -168,20 +166,7 @@ impl TaskSpec {
     }
 
     fn check_language(&self, format: DataFormat) -> Result<(), String> {
-        let others = [
-            self.scheme.is_some(),
-            self.dna_labels.is_some(),
-            self.pooling.is_some(),
-            self.every.is_some(),
-            self.labels.is_some(),
-            self.ordinal.is_some(),
-        ];
-        if others.contains(&true) {
-            return Err(
-                "task.scheme, dna_labels, pooling, every, labels and ordinal are not for kind = \"language_model\""
-                    .into(),
-            );
-        }
+        self.check_unlabelled("language_model")?;
         if self.threshold_quantile.is_some_and(|share| !(share > 0.0 && share < 1.0)) {
             return Err("task.threshold_quantile must be above 0 and below 1, such as 0.999".into());
         }

@@ -135,10 +135,7 @@ impl<'a> Trainer<'a> {
         };
         if resume {
             let checkpoint = Checkpoint::load(&run, recipe, &trainer.params)?;
-            (trainer.params, trainer.best, trainer.progress) =
-                (checkpoint.params, checkpoint.best, checkpoint.progress);
-            (trainer.optimizer.m, trainer.optimizer.v) = (checkpoint.m, checkpoint.v);
-            (trainer.optimizer.ema, trainer.optimizer.step) = (checkpoint.ema, trainer.progress.step);
+            (trainer.params, trainer.best, trainer.progress) = checkpoint.resume(&mut trainer.optimizer);
         }
         trainer.net.set(&trainer.params, trainer.threads);
         eprintln!(
@@ -211,11 +208,7 @@ impl<'a> Trainer<'a> {
             shard.batch.gather(&own);
             shard.loss = worker.run(net, params, &shard.batch, Some(&mut shard.dropout), loss);
         });
-        self.shards.iter().fold(ShardLoss::default(), |all, s| ShardLoss {
-            loss: all.loss + s.loss.loss,
-            rows: all.rows + s.loss.rows,
-            correct: all.correct + s.loss.correct,
-        })
+        self.shards.iter().map(|shard| shard.loss).sum()
     }
 
     /// Translates the dev set greedily, keeps the best parameters, logs and draws.
@@ -225,14 +218,9 @@ impl<'a> Trainer<'a> {
             true => None,
             false => Some(self.dev_score(current)?),
         };
-        let better = match (&score, &self.progress.best) {
-            (Some(new), Some(old)) => new.main() > old.main(),
-            _ => true,
-        };
+        let better = self.progress.is_best(score.as_ref());
         if better {
             self.best = current.clone();
-            self.progress.best_epoch = self.progress.epoch;
-            self.progress.best = score.clone();
         }
         self.log.epoch(&self.progress, loss, score.as_ref(), seconds)?;
         pictures::draw(&self.recipe.output.run_dir())?;
