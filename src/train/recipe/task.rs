@@ -92,7 +92,7 @@ impl TaskSpec {
             return Err("kind = \"transduce\" and data.format = \"pairs\" go together".into());
         }
         match self.kind {
-            Task::LanguageModel => self.check_language(format)?,
+            Task::LanguageModel => self.check_language("language_model", format)?,
             Task::Generate => {
                 if self.threshold_quantile.is_some() {
                     return Err("task.threshold_quantile is for kind = \"language_model\"".into());
@@ -102,7 +102,7 @@ impl TaskSpec {
                     classes: self.labels.clone().unwrap_or_default(),
                 };
                 spec.check().map_err(|e| format!("task: {e}"))?;
-                TaskSpec { labels: None, ..self.clone() }.check_language(format)?;
+                TaskSpec { labels: None, ..self.clone() }.check_language("generate", format)?;
             }
             Task::Transcribe => self.check_transcribe(format)?,
             Task::Transduce => self.check_unlabelled("transduce")?,
@@ -165,15 +165,14 @@ impl TaskSpec {
         Ok(())
     }
 
-    fn check_language(&self, format: DataFormat) -> Result<(), String> {
-        self.check_unlabelled("language_model")?;
+    fn check_language(&self, kind: &str, format: DataFormat) -> Result<(), String> {
+        self.check_unlabelled(kind)?;
         if self.threshold_quantile.is_some_and(|share| !(share > 0.0 && share < 1.0)) {
             return Err("task.threshold_quantile must be above 0 and below 1, such as 0.999".into());
         }
         if format == DataFormat::Dna {
-            return Err(
-                "kind = \"language_model\" reads data.format = \"text\", \"lines\", \"jsonl\" or \"conll\"".into()
-            );
+            let formats = "data.format = \"text\", \"lines\", \"jsonl\" or \"conll\"";
+            return Err(format!("kind = \"{kind}\" reads {formats}"));
         }
         let spec = LanguageSpec {
             softmax: self.softmax.unwrap_or_default(),
