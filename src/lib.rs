@@ -3,6 +3,7 @@
 //! The layers, from the bottom: [`rnn`] (numerics), [`encode`] (bytes to network input), [`model`] (a trained model,
 //! sessions), [`train`], [`data`] and [`score`] (files and figures), then the daemon on top of them.
 
+pub mod bench;
 pub mod clock;
 pub mod config;
 pub mod daemon;

@@ -22,7 +22,6 @@
 //! ```
 
 pub mod adaptive;
-pub mod bench;
 pub mod classify;
 pub mod decode;
 pub mod generate;

@@ -5,7 +5,6 @@
 //! gives the same weights bit for bit, whatever the number of threads.
 
 pub mod ahead;
-pub mod bench;
 pub mod beside;
 pub mod calibration;
 pub mod card;

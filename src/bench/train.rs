@@ -1,13 +1,13 @@
 //! How fast training is: the task of the PyTorch counterpart, embedding 10,000 × 100, two LSTM of 128, 18 classes, batch
 //! 32, chunks of 64 steps, clipping and Adam.
 
-use super::network::{LossSpec, ShardLoss, States, TrainBatch, TrainNet, Worker};
-use super::optimizer::{Optimizer, OptimizerSpec, Rule};
-use super::parallel::for_each;
-use super::plan::Plan;
 use crate::encode::{Features, TableShape};
 use crate::model::params::{NetShape, Params};
 use crate::rnn::{Cell, LayerSpec};
+use crate::train::network::{LossSpec, ShardLoss, States, TrainBatch, TrainNet, Worker};
+use crate::train::optimizer::{Optimizer, OptimizerSpec, Rule};
+use crate::train::parallel::for_each;
+use crate::train::plan::Plan;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::time::Instant;
@@ -63,7 +63,7 @@ pub fn words_per_second(threads: usize, rounds: usize) -> f64 {
     (BATCH * STEPS) as f64 / times[times.len() / 2]
 }
 
-const SHARD_STREAMS: usize = super::plan::SHARD;
+const SHARD_STREAMS: usize = crate::train::plan::SHARD;
 
 fn random_batch(streams: usize, rng: &mut ChaCha8Rng) -> TrainBatch {
     let rows = streams * STEPS;

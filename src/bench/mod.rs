@@ -1,0 +1,4 @@
+//! What `strand bench` measures: each file one question, in the lines that the peers' benchmarks print.
+
+pub mod engine;
+pub mod train;

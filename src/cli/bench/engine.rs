@@ -1,0 +1,41 @@
+//! `strand bench engine`
+
+use crate::cli::{print, usage};
+use strand::bench::engine::{MODELS, WORKLOADS, steps_per_second};
+
+/// Time steps labelled per second by stacked LSTM and GRU taggers of four sizes
+#[derive(clap::Args)]
+pub struct Args {
+    /// Numbers of threads to measure with
+    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    threads: Vec<usize>,
+    /// Only these models: S, M, L, Mgru
+    #[arg(long, value_delimiter = ',')]
+    models: Vec<String>,
+    /// Only these workloads: B1T1, B8T1, B64T1, B256T1, B1024T1, B32T32, B1T1024
+    #[arg(long, value_delimiter = ',')]
+    workloads: Vec<String>,
+    /// Tab-separated lines without a header
+    #[arg(long)]
+    tsv: bool,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    if args.threads.contains(&0) {
+        return Err(usage("--threads must be at least 1"));
+    }
+    let wanted = |some: &[String], name: &str| some.is_empty() || some.iter().any(|s| s == name);
+    if !args.tsv {
+        print("model\tworkload\tpeer\tthreads\tsteps_per_s\tmin\tmax\n")?;
+    }
+    for model in MODELS.iter().filter(|m| wanted(&args.models, m.name)) {
+        for &threads in &args.threads {
+            for work in WORKLOADS.iter().filter(|w| wanted(&args.workloads, w.name)) {
+                let [median, least, most] = steps_per_second(model, work, threads);
+                let (model, name) = (model.name, work.name);
+                print(&format!("{model}\t{name}\tstrand\t{threads}\t{median:.0}\t{least:.0}\t{most:.0}\n"))?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,24 @@
+//! `strand bench`: how fast this machine labels and trains, in the lines that the peers' benchmarks print.
+
+mod engine;
+mod train;
+
+/// Measure speed on this machine.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    Engine(engine::Args),
+    Train(train::Args),
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    match args.what {
+        What::Engine(args) => engine::run(args),
+        What::Train(args) => train::run(args),
+    }
+}
