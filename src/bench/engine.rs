@@ -6,6 +6,7 @@ use crate::model::network::{Lane, Network, Scratch};
 use crate::model::params::{NetShape, Params};
 use crate::rnn::Cell;
 use crate::rnn::LayerSpec;
+use crate::rnn::matrix::Precision;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::time::{Duration, Instant};
@@ -65,12 +66,12 @@ pub const WORKLOADS: [Workload; 7] = [
 const BUDGET: Duration = Duration::from_secs(1);
 
 /// Steps per second: median, least, most. With several threads the streams are shared out among them.
-pub fn steps_per_second(model: &BenchModel, work: &Workload, threads: usize) -> [f64; 3] {
+pub fn steps_per_second(model: &BenchModel, work: &Workload, threads: usize, precision: Precision) -> [f64; 3] {
     let layer = LayerSpec::new(model.cell, model.hidden);
     let layers = vec![layer; model.layers];
     let shape = NetShape { dense: model.input, layers, classes: model.classes, ..NetShape::default() };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
-    let net = Network::new(&shape, &Params::random(&shape, &mut rng));
+    let net = Network::with_precision(&shape, &Params::random(&shape, &mut rng), precision);
     let threads = threads.min(work.streams);
     let share = work.streams.div_ceil(threads);
     let mut parts: Vec<Part> = (0..work.streams)

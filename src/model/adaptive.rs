@@ -13,7 +13,8 @@
 use super::network::{MAX_NUMBERS, Network};
 use super::params::{NetShape, Params};
 use super::spec::LanguageSpec;
-use crate::rnn::kernel::{self, Packed};
+use crate::rnn::kernel::{self, Start};
+use crate::rnn::matrix::{Matrix, Precision};
 use std::ops::Range;
 
 /// How the units are shared out over head and clusters.
@@ -92,8 +93,8 @@ pub struct UnitHead {
 
 #[derive(Debug)]
 struct Tail {
-    down: Packed<f32>,
-    up: Packed<f32>,
+    down: Matrix,
+    up: Matrix,
     narrow: usize,
     units: usize,
 }
@@ -108,13 +109,13 @@ pub struct UnitScratch {
 }
 
 impl UnitHead {
-    pub fn new(softmax: &UnitSoftmax, shape: &NetShape, params: &Params<f32>) -> UnitHead {
+    pub fn new(softmax: &UnitSoftmax, shape: &NetShape, params: &Params<f32>, precision: Precision) -> UnitHead {
         let top = shape.top();
         let tail = |i: usize| {
             let (narrow, units, at) = (softmax.narrow(i, top), softmax.cluster(i).len(), shape.tail_at(i));
             Tail {
-                down: Packed::new(params.slice(at), (1, top), top, narrow),
-                up: Packed::new(params.slice(at + 1), (1, narrow), narrow, units),
+                down: Matrix::new(params.slice(at), [top, narrow], precision),
+                up: Matrix::new(params.slice(at + 1), [narrow, units], precision),
                 narrow,
                 units,
             }
@@ -128,11 +129,10 @@ impl Tail {
     fn logits(&self, x: &[f32], rows: usize, narrow: &mut Vec<f32>, out: &mut Vec<f32>) {
         narrow.clear();
         narrow.resize(rows * self.narrow, 0.0);
-        let top = x.len() / rows.max(1);
-        kernel::gemm(kernel::active(), rows, x, (top, 1), &self.down, narrow, self.narrow);
+        self.down.product(Start::Old, rows, x, narrow, self.narrow);
         out.clear();
         out.resize(rows * self.units, 0.0);
-        kernel::gemm(kernel::active(), rows, narrow, (self.narrow, 1), &self.up, out, self.units);
+        self.up.product(Start::Old, rows, narrow, out, self.units);
     }
 }
 

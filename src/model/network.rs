@@ -4,14 +4,23 @@ use super::adaptive::UnitHead;
 use super::lookahead::{AheadLane, AheadScratch};
 use super::params::{CharNetShape, NetShape, Params};
 use crate::encode::Features;
+use crate::rnn::LayerSpec;
 use crate::rnn::ahead::Windows;
-use crate::rnn::kernel::{self, Packed};
-use crate::rnn::layer::{Layer, LayerScratch, repeat};
+use crate::rnn::kernel::{self, Start};
+use crate::rnn::layer::{Layer, LayerScratch};
+use crate::rnn::matrix::{Matrix, Precision};
 use std::collections::HashMap;
 use std::ops::Range;
 
 /// Rows that go through the layers at once; longer input is cut in time, which changes no bit of the results.
 const MAX_ROWS: usize = 4096;
+
+/// Numbers of gates that one layer has at a time, where a step of a stream does not need more: they stay in the second-level
+/// cache between the product with the input, that with h and the activation.
+const CACHED_NUMBERS: usize = 128 << 10;
+
+/// The fewest rows of a window all the same: each sweep reads all weights.
+const MIN_ROWS: usize = 64;
 
 /// Numbers that any one buffer of the working space holds at most, where a single step does not need more: through a
 /// wide layer go fewer rows at once, so that memory follows from the weights and not from what `model.toml` promises.
@@ -30,7 +39,7 @@ pub struct Network {
     layers: Vec<Layer>,
     /// Of each layer the direction that reads backwards, if it has one.
     reverse: Vec<Option<Layer>>,
-    head: Packed<f32>,
+    head: Matrix,
     head_bias: Vec<f32>,
     /// For attention.
     query: Vec<f32>,
@@ -64,17 +73,23 @@ pub struct Scratch {
 
 impl Network {
     pub fn new(shape: &NetShape, params: &Params<f32>) -> Network {
+        Network::with_precision(shape, params, Precision::F32)
+    }
+
+    /// As [`Network::new`], its matrices held in this precision.
+    pub fn with_precision(shape: &NetShape, params: &Params<f32>, precision: Precision) -> Network {
+        let new = |spec: &LayerSpec, input, at| Layer::with_precision(spec, input, params.layer(at), precision);
         let chars = shape.chars.as_ref();
         let char_layers = chars.map_or(Vec::new(), |c| {
-            (0..c.directions()).map(|d| Layer::new(&c.layer(), c.dim, params.layer(shape.char_layer_at(d)))).collect()
+            (0..c.directions()).map(|d| new(&c.layer(), c.dim, shape.char_layer_at(d))).collect()
         });
         let layers = (shape.layers.iter().enumerate())
-            .map(|(k, l)| Layer::new(&l.direction(), shape.layer_input(k), params.layer(shape.layer_at(k))))
+            .map(|(k, l)| new(&l.direction(), shape.layer_input(k), shape.layer_at(k)))
             .collect();
         let reverse = (shape.layers.iter().enumerate())
             .map(|(k, l)| {
                 let at = shape.reverse_at(k)?;
-                Some(Layer::new(&l.direction(), shape.layer_input(k), params.layer(at)))
+                Some(new(&l.direction(), shape.layer_input(k), at))
             })
             .collect();
         let head = shape.head_at();
@@ -84,10 +99,10 @@ impl Network {
             char_layers,
             layers,
             reverse,
-            head: Packed::new(params.slice(head), (1, shape.top()), shape.top(), shape.classes),
+            head: Matrix::new(params.slice(head), [shape.top(), shape.classes], precision),
             head_bias: params.slice(head + 1).to_vec(),
             query: shape.query_at().map_or(Vec::new(), |at| params.slice(at).to_vec()),
-            units: shape.language.as_ref().map(|softmax| UnitHead::new(softmax, shape, params)),
+            units: shape.language.as_ref().map(|softmax| UnitHead::new(softmax, shape, params, precision)),
             start: if shape.tells_next() { params.slice(shape.start_at()).to_vec() } else { Vec::new() },
             shape: shape.clone(),
         }
@@ -110,7 +125,7 @@ impl Network {
             char_layers: Vec::new(),
             layers: Vec::new(),
             reverse: Vec::new(),
-            head: Packed::empty(),
+            head: Matrix::empty(),
             head_bias: Vec::new(),
             query: Vec::new(),
             units: None,
@@ -154,6 +169,12 @@ impl Network {
         MAX_ROWS.min(MAX_NUMBERS / layers.max(self.shape.input()).max(classes).max(1))
     }
 
+    /// Rows of a window whose gates stay in the cache.
+    fn cached_rows(&self) -> usize {
+        let widest = self.layers.iter().map(Layer::width).max().unwrap_or(0).max(1);
+        (CACHED_NUMBERS / widest).max(MIN_ROWS).min(self.most_rows())
+    }
+
     /// Runs all steps of all lanes. What a lane gets is bit for bit the same whatever the other lanes are and however
     /// its steps were cut into calls.
     pub fn forward(&self, lanes: &mut [Lane<'_>], s: &mut Scratch) {
@@ -172,8 +193,22 @@ impl Network {
 
     fn windows(&self, lanes: &mut [Lane<'_>], steps: Range<usize>, with_head: bool, s: &mut Scratch) {
         lanes.sort_by_key(|lane| std::cmp::Reverse(lane.features.steps));
+        let most_rows = self.cached_rows();
+        for lanes in lanes.chunks_mut(most_rows) {
+            self.windows_of(lanes, steps.clone(), most_rows, with_head, s);
+        }
+    }
+
+    /// As [`Network::forward_range`], of lanes that all fit in a window of so many rows.
+    fn windows_of(
+        &self,
+        lanes: &mut [Lane<'_>],
+        steps: Range<usize>,
+        most_rows: usize,
+        with_head: bool,
+        s: &mut Scratch,
+    ) {
         let longest = lanes.first().map_or(0, |lane| lane.features.steps).min(steps.end);
-        let most_rows = self.most_rows();
         let mut from = steps.start;
         while from < longest {
             s.sizes.clear();
@@ -238,8 +273,8 @@ impl Network {
 
     /// What the head makes of `x` `[rows, top]`, before the softmax, `[rows, classes]`.
     pub fn logits(&self, x: &[f32], rows: usize, out: &mut Vec<f32>) {
-        repeat(out, &self.head_bias, rows);
-        kernel::gemm(kernel::active(), rows, x, (self.shape.top(), 1), &self.head, out, self.shape.classes);
+        out.resize(rows * self.shape.classes, 0.0);
+        self.head.product(Start::Row(&self.head_bias), rows, x, out, self.shape.classes);
     }
 
     /// What attention compares every output with; empty for other poolings.

@@ -5,8 +5,12 @@
 //! first step of all streams, then the second of those that have one, and so on. `sizes[t]` is the number of streams
 //! with a step `t`; it never grows with `t`.
 
-use super::kernel::{self, Packed};
+use super::kernel::{self, Start};
+use super::matrix::{Matrix, Precision};
 use super::{Cell, LayerSpec, Nonlinearity};
+
+/// Streams that take a step together: their gates stay in the second-level cache from the product to the activation.
+const ROWS: usize = 64;
 
 /// The weights of one layer as PyTorch keeps them: `w_ih` `[gates·hidden, input]`, `w_hh` `[gates·hidden, hidden]`,
 /// biases `[gates·hidden]`, gates in the order i f g o (LSTMs), r z n (GRU) or u n (simplified GRU).
@@ -27,10 +31,10 @@ pub struct LayerWeights<'a, T> {
 pub struct Layer {
     spec: LayerSpec,
     input: usize,
-    w_ih: Packed<f32>,
+    w_ih: Matrix,
     /// `[hidden, gates·hidden]`; for the GRU only r and z, and n apart: its product is used on its own.
-    w_hh: Packed<f32>,
-    w_hn: Packed<f32>,
+    w_hh: Matrix,
+    w_hn: Matrix,
     bias: Vec<f32>,
     bias_hn: Vec<f32>,
     peephole: Vec<f32>,
@@ -40,7 +44,7 @@ pub struct Layer {
 /// Space that [`Layer::forward`] works in; kept between calls.
 #[derive(Debug, Default)]
 pub struct LayerScratch {
-    gates: Vec<f32>,
+    pub(crate) gates: Vec<f32>,
     hn: Vec<f32>,
 }
 
@@ -55,6 +59,11 @@ impl Layer {
     /// # Panics
     /// If the layer cannot be over such an input: see [`LayerSpec::check`].
     pub fn new(spec: &LayerSpec, input: usize, w: LayerWeights<'_, f32>) -> Layer {
+        Layer::with_precision(spec, input, w, Precision::F32)
+    }
+
+    /// As [`Layer::new`], its matrices held in this precision.
+    pub fn with_precision(spec: &LayerSpec, input: usize, w: LayerWeights<'_, f32>, precision: Precision) -> Layer {
         assert_eq!(spec.check(input), Ok(()));
         let (hidden, cell) = (spec.hidden, spec.cell);
         let (gates, shared) = (cell.gates() * hidden, cell.shared_gates() * hidden);
@@ -62,12 +71,12 @@ impl Layer {
         Layer {
             spec: spec.clone(),
             input,
-            w_ih: Packed::new(w.w_ih, (1, input), input, gates),
-            w_hh: Packed::new(w.w_hh, (1, hidden), hidden, shared),
+            w_ih: Matrix::new(w.w_ih, [input, gates], precision),
+            w_hh: Matrix::new(w.w_hh, [hidden, shared], precision),
             w_hn: if shared < gates {
-                Packed::new(&w.w_hh[shared * hidden..], (1, hidden), hidden, hidden)
+                Matrix::new(&w.w_hh[shared * hidden..], [hidden, hidden], precision)
             } else {
-                Packed::empty()
+                Matrix::empty()
             },
             bias,
             bias_hn,
@@ -116,57 +125,88 @@ impl Layer {
         mut trace: Option<&mut Trace>,
         scratch: &mut LayerScratch,
     ) {
+        let rows: usize = sizes.iter().sum();
+        let width = self.width();
+        scratch.gates.resize(rows * width, 0.0);
+        self.w_ih.product(Start::Row(&self.bias), rows, x, &mut scratch.gates, width);
+        self.steps(sizes, h, c, y, trace.as_deref_mut(), scratch);
+        if self.spec.residual {
+            y.iter_mut().zip(x).for_each(|(y, &x)| *y += x);
+        }
+    }
+
+    /// Numbers that the gates of a step are.
+    pub fn width(&self) -> usize {
+        self.spec.cell.gates() * self.spec.hidden
+    }
+
+    /// What the sums of the gates start with, `[width]`.
+    pub fn bias(&self) -> &[f32] {
+        &self.bias
+    }
+
+    /// As [`Layer::forward_traced`], where `scratch.gates` `[rows, width]` holds bias + W_ih x of every step already, and
+    /// without the residual.
+    pub(crate) fn steps(
+        &self,
+        sizes: &[usize],
+        h: &mut [f32],
+        c: &mut [f32],
+        y: &mut Vec<f32>,
+        mut trace: Option<&mut Trace>,
+        scratch: &mut LayerScratch,
+    ) {
         if let Some(trace) = &mut trace {
             trace.h.clear();
             trace.c.clear();
         }
-        let rows: usize = sizes.iter().sum();
-        let (cell, hidden) = (self.spec.cell, self.spec.hidden);
-        let width = cell.gates() * hidden;
-        let kernels = kernel::active();
-        let gates = &mut scratch.gates;
-        repeat(gates, &self.bias, rows);
-        kernel::gemm(kernels, rows, x, (self.input, 1), &self.w_ih, gates, width);
+        let (cell, hidden, width) = (self.spec.cell, self.spec.hidden, self.width());
         y.clear();
-        y.reserve(rows * hidden);
-        let mut row = 0;
+        y.reserve(sizes.iter().sum::<usize>() * hidden);
+        let mut gates = &mut scratch.gates[..];
         for &m in sizes {
-            let gates = &mut gates[row * width..(row + m) * width];
+            let (of_step, rest) = gates.split_at_mut(m * width);
+            gates = rest;
             let h = &mut h[..m * hidden];
-            kernel::gemm(kernels, m, h, (hidden, 1), &self.w_hh, gates, width);
-            match cell {
-                Cell::Lstm => (kernels.lstm_rows)(hidden, gates, &mut c[..m * hidden], h),
-                Cell::LstmPeephole => {
-                    (kernels.peephole_rows)(hidden, &self.peephole, gates, &mut c[..m * hidden], h);
-                }
-                Cell::GruSimplified => (kernels.simplified_rows)(hidden, gates, h),
-                Cell::Gru => {
-                    repeat(&mut scratch.hn, &self.bias_hn, m);
-                    kernel::gemm(kernels, m, h, (hidden, 1), &self.w_hn, &mut scratch.hn, hidden);
-                    (kernels.gru_rows)(hidden, gates, &scratch.hn, h);
-                }
-                Cell::Rnn => {
-                    match self.spec.nonlinearity {
-                        Nonlinearity::Tanh => (kernels.tanh_all)(gates),
-                        Nonlinearity::Relu => gates.iter_mut().for_each(|x| *x = x.max(0.0)),
-                    }
-                    h.copy_from_slice(gates);
-                }
+            let c = if cell.has_c() { &mut c[..m * hidden] } else { &mut [] };
+            for (k, gates) in of_step.chunks_mut(ROWS * width).enumerate() {
+                let rows = gates.len() / width;
+                let at = k * ROWS * hidden..(k * ROWS + rows) * hidden;
+                let c = c.get_mut(at.clone()).unwrap_or_default();
+                self.step(rows, gates, &mut h[at], c, &mut scratch.hn);
             }
             y.extend_from_slice(h);
             if let Some(trace) = &mut trace {
                 trace.h.extend_from_slice(h);
-                if cell.has_c() {
-                    trace.c.extend_from_slice(&c[..m * hidden]);
-                }
+                trace.c.extend_from_slice(c);
             }
-            row += m;
         }
         if let Some([weight, bias]) = &self.norm {
-            (kernels.norm_rows)(weight, bias, y);
+            (kernel::active().norm_rows)(weight, bias, y);
         }
-        if self.spec.residual {
-            y.iter_mut().zip(x).for_each(|(y, &x)| *y += x);
+    }
+
+    /// One step of some streams: product with h, then the cell's elementwise part.
+    fn step(&self, rows: usize, gates: &mut [f32], h: &mut [f32], c: &mut [f32], hn: &mut Vec<f32>) {
+        let (hidden, width, kernels) = (self.spec.hidden, self.width(), kernel::active());
+        self.w_hh.product(Start::Old, rows, h, gates, width);
+        match self.spec.cell {
+            Cell::Lstm => (kernels.lstm_rows)(hidden, gates, c, h),
+            Cell::LstmPeephole => (kernels.peephole_rows)(hidden, &self.peephole, gates, c, h),
+            Cell::GruSimplified => (kernels.simplified_rows)(hidden, gates, h),
+            Cell::Gru => {
+                hn.resize(ROWS * hidden, 0.0);
+                let hn = &mut hn[..rows * hidden];
+                self.w_hn.product(Start::Row(&self.bias_hn), rows, h, hn, hidden);
+                (kernels.gru_rows)(hidden, gates, hn, h);
+            }
+            Cell::Rnn => {
+                match self.spec.nonlinearity {
+                    Nonlinearity::Tanh => (kernels.tanh_all)(gates),
+                    Nonlinearity::Relu => gates.iter_mut().for_each(|x| *x = x.max(0.0)),
+                }
+                h.copy_from_slice(gates);
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod attention;
 pub mod bptt;
 pub mod kernel;
 pub mod layer;
+pub mod matrix;
 pub mod real;
 
 use serde::{Deserialize, Serialize};

@@ -2,6 +2,7 @@
 
 use crate::cli::{print, usage};
 use strand::bench::engine::{MODELS, WORKLOADS, steps_per_second};
+use strand::rnn::matrix::Precision;
 
 /// Time steps labelled per second by stacked LSTM and GRU taggers of four sizes
 #[derive(clap::Args)]
@@ -15,6 +16,9 @@ pub struct Args {
     /// Only these workloads: B1T1, B8T1, B64T1, B256T1, B1024T1, B32T32, B1T1024
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<String>,
+    /// Only these precisions
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "f32,bf16,int8")]
+    precisions: Vec<Precision>,
     /// Tab-separated lines without a header
     #[arg(long)]
     tsv: bool,
@@ -31,9 +35,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     for model in MODELS.iter().filter(|m| wanted(&args.models, m.name)) {
         for &threads in &args.threads {
             for work in WORKLOADS.iter().filter(|w| wanted(&args.workloads, w.name)) {
-                let [median, least, most] = steps_per_second(model, work, threads);
-                let (model, name) = (model.name, work.name);
-                print(&format!("{model}\t{name}\tstrand\t{threads}\t{median:.0}\t{least:.0}\t{most:.0}\n"))?;
+                for &precision in &args.precisions {
+                    let [median, least, most] = steps_per_second(model, work, threads, precision);
+                    let peer = match precision {
+                        Precision::F32 => "strand".to_string(),
+                        narrow => format!("strand-{}", narrow.name()),
+                    };
+                    let (model, work) = (model.name, work.name);
+                    print(&format!("{model}\t{work}\t{peer}\t{threads}\t{median:.0}\t{least:.0}\t{most:.0}\n"))?;
+                }
             }
         }
     }

@@ -3,29 +3,36 @@
 
 use super::{Attention, TransduceShape};
 use crate::model::params::Params;
+use crate::rnn::LayerSpec;
 use crate::rnn::ahead::{gather, join};
 use crate::rnn::attention;
-use crate::rnn::kernel::{self, Packed};
-use crate::rnn::layer::{Layer, LayerScratch, repeat};
+use crate::rnn::kernel::{self, Start};
+use crate::rnn::layer::{Layer, LayerScratch};
+use crate::rnn::matrix::{Matrix, Precision};
 
 /// y = W x + b
 #[derive(Debug)]
 struct Linear {
-    input: usize,
     output: usize,
-    weight: Packed<f32>,
+    weight: Matrix,
     bias: Vec<f32>,
 }
 
 impl Linear {
-    fn new(params: &Params<f32>, at: usize, [input, output]: [usize; 2], has_bias: bool) -> Linear {
+    fn new(
+        params: &Params<f32>,
+        at: usize,
+        [input, output]: [usize; 2],
+        has_bias: bool,
+        precision: Precision,
+    ) -> Linear {
         let bias = if has_bias { params.slice(at + 1).to_vec() } else { vec![0.0; output] };
-        Linear { input, output, weight: Packed::new(params.slice(at), (1, input), input, output), bias }
+        Linear { output, weight: Matrix::new(params.slice(at), [input, output], precision), bias }
     }
 
     fn run(&self, rows: usize, x: &[f32], out: &mut Vec<f32>) {
-        repeat(out, &self.bias, rows);
-        kernel::gemm(kernel::active(), rows, x, (self.input, 1), &self.weight, out, self.output);
+        out.resize(rows * self.output, 0.0);
+        self.weight.product(Start::Row(&self.bias), rows, x, out, self.output);
     }
 }
 
@@ -67,15 +74,22 @@ pub struct Row<'a> {
 
 impl Transducer {
     pub fn new(shape: &TransduceShape, params: &Params<f32>) -> Transducer {
+        Transducer::with_precision(shape, params, Precision::F32)
+    }
+
+    /// As [`Transducer::new`], its matrices held in this precision.
+    pub fn with_precision(shape: &TransduceShape, params: &Params<f32>, precision: Precision) -> Transducer {
+        let new = |spec: &LayerSpec, input, at| Layer::with_precision(spec, input, params.layer(at), precision);
+        let linear = |at, sizes, has_bias| Linear::new(params, at, sizes, has_bias, precision);
         let places = shape.places();
         let encoder = (shape.encoder.iter().zip(&places.encoder).enumerate())
             .map(|(k, (spec, (at, reverse_at)))| {
-                let layer = |at| Layer::new(&spec.direction(), shape.encoder_input(k), params.layer(at));
+                let layer = |at| new(&spec.direction(), shape.encoder_input(k), at);
                 (layer(*at), reverse_at.map(layer))
             })
             .collect();
         let decoder = (shape.decoder.iter().zip(&places.decoder).enumerate())
-            .map(|(k, (spec, at))| Layer::new(spec, shape.decoder_input(k), params.layer(*at)))
+            .map(|(k, (spec, at))| new(spec, shape.decoder_input(k), *at))
             .collect();
         let additive = shape.attention == Attention::Bahdanau;
         let (memory, top, at) = (shape.memory(), shape.top(), places.attention);
@@ -83,15 +97,15 @@ impl Transducer {
             source: params.slice(places.source_embed).to_vec(),
             encoder,
             bridge: (0..shape.decoder.len())
-                .map(|k| Linear::new(params, places.bridge + 2 * k, [memory, shape.bridge(k)], true))
+                .map(|k| linear(places.bridge + 2 * k, [memory, shape.bridge(k)], true))
                 .collect(),
             target: params.slice(places.target_embed).to_vec(),
             decoder,
-            key: (shape.attention != Attention::None).then(|| Linear::new(params, at, [memory, shape.key()], additive)),
-            query: additive.then(|| Linear::new(params, at + 2, [top, shape.inner], false)),
+            key: (shape.attention != Attention::None).then(|| linear(at, [memory, shape.key()], additive)),
+            query: additive.then(|| linear(at + 2, [top, shape.inner], false)),
             energy: if additive { params.slice(at + 3).to_vec() } else { Vec::new() },
-            readout: Linear::new(params, places.readout, [shape.readout_input(), shape.readout], true),
-            head: Linear::new(params, places.head, [shape.readout, shape.target.0], true),
+            readout: linear(places.readout, [shape.readout_input(), shape.readout], true),
+            head: linear(places.head, [shape.readout, shape.target.0], true),
             shape: shape.clone(),
         }
     }

@@ -1,6 +1,6 @@
 //! AVX2 with FMA: a panel is four vectors; a tile takes half a panel at a time, four rows at most.
 
-use super::{Kernels, PANEL, WIDE, portable};
+use super::{Kernels, PANEL, WIDE, narrow, portable};
 use std::arch::x86_64::*;
 
 /// The table, if this processor has the instructions.
@@ -23,8 +23,11 @@ macro_rules! compiled {
 
         static TABLE: Kernels = Kernels {
             name: "avx2",
-            tiles: [(8, tile::<8>), (4, tile::<4>), (2, tile::<2>), (1, tile::<1>)],
+            tiles: [tile::<8>, tile::<4>, tile::<2>, tile::<1>],
             wide,
+            // SAFETY (both): the table is only handed out by `kernels`, after it has seen the instructions.
+            bf16_rows: |k, a, words| unsafe { bf16_rows(k, a, words) },
+            int8_rows: |k, offset, a, words, scales| unsafe { int8_rows(k, offset, a, words, scales) },
             $($name: |$($arg),*| {
                 // SAFETY: the table is only handed out by `kernels`, after it has seen the instructions.
                 unsafe { $name($($arg),*) }
@@ -34,6 +37,16 @@ macro_rules! compiled {
 }
 elementwise!(compiled, f32);
 
+#[target_feature(enable = "avx2,fma")]
+fn bf16_rows(k: usize, a: &[f32], words: &mut [u32]) {
+    narrow::bf16_rows(k, a, words);
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn int8_rows(k: usize, offset: u8, a: &[f32], words: &mut [u32], scales: &mut [f32]) {
+    narrow::int8_rows(k, offset, a, words, scales);
+}
+
 /// # Safety
 /// As [`portable::tile`]; the processor must have AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
@@ -42,18 +55,20 @@ unsafe fn tile<const ROWS: usize>(
     a: *const f32,
     stride: (usize, usize),
     b: *const f32,
+    from: *const f32,
+    ld: usize,
     c: *mut f32,
     ldc: usize,
 ) {
     // SAFETY: the caller's promise covers every part.
     unsafe {
         if ROWS == 8 {
-            tile::<4>(k, a, stride, b, c, ldc);
-            tile::<4>(k, a.add(4 * stride.0), stride, b, c.add(4 * ldc), ldc);
+            tile::<4>(k, a, stride, b, from, ld, c, ldc);
+            tile::<4>(k, a.add(4 * stride.0), stride, b, from.add(4 * ld), ld, c.add(4 * ldc), ldc);
             return;
         }
         for half in [0, 16] {
-            half_tile::<ROWS>(k, a, stride, b.add(half), c.add(half), ldc);
+            half_tile::<ROWS>(k, a, stride, b.add(half), from.add(half), ld, c.add(half), ldc);
         }
     }
 }
@@ -66,6 +81,8 @@ unsafe fn half_tile<const ROWS: usize>(
     a: *const f32,
     stride: (usize, usize),
     b: *const f32,
+    from: *const f32,
+    ld: usize,
     c: *mut f32,
     ldc: usize,
 ) {
@@ -73,8 +90,8 @@ unsafe fn half_tile<const ROWS: usize>(
     unsafe {
         let mut sum = [[_mm256_setzero_ps(); 2]; ROWS];
         for (r, sum) in sum.iter_mut().enumerate() {
-            sum[0] = _mm256_loadu_ps(c.add(r * ldc));
-            sum[1] = _mm256_loadu_ps(c.add(r * ldc + 8));
+            sum[0] = _mm256_loadu_ps(from.add(r * ld));
+            sum[1] = _mm256_loadu_ps(from.add(r * ld + 8));
         }
         for p in 0..k {
             let (b0, b1) = (_mm256_loadu_ps(b.add(p * PANEL)), _mm256_loadu_ps(b.add(p * PANEL + 8)));
@@ -94,15 +111,24 @@ unsafe fn half_tile<const ROWS: usize>(
 /// # Safety
 /// As [`portable::wide`]; the processor must have AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn wide(k: usize, a: *const f32, stride: (usize, usize), b: *const f32, c: *mut f32, _ldc: usize) {
+unsafe fn wide(
+    k: usize,
+    a: *const f32,
+    stride: (usize, usize),
+    b: *const f32,
+    from: *const f32,
+    _ld: usize,
+    c: *mut f32,
+    _ldc: usize,
+) {
     // SAFETY: all addresses lie in what the caller promises: one row of A, WIDE panels of B and columns of C, taken
     // two panels (eight vectors) at a time.
     unsafe {
         for pair in (0..WIDE).step_by(2) {
-            let (b, c) = (b.add(pair * k * PANEL), c.add(pair * PANEL));
+            let (b, from, c) = (b.add(pair * k * PANEL), from.add(pair * PANEL), c.add(pair * PANEL));
             let mut sum = [_mm256_setzero_ps(); 8];
             for (v, sum) in sum.iter_mut().enumerate() {
-                *sum = _mm256_loadu_ps(c.add(v * 8));
+                *sum = _mm256_loadu_ps(from.add(v * 8));
             }
             for p in 0..k {
                 let x = _mm256_set1_ps(*a.add(p * stride.1));

@@ -1,6 +1,6 @@
 //! AVX-512F: a panel is two vectors; eight rows by a panel fill sixteen accumulators.
 
-use super::{Kernels, PANEL, WIDE, portable};
+use super::{Kernels, PANEL, WIDE, narrow, portable};
 use std::arch::x86_64::*;
 
 /// The table, if this processor has the instructions.
@@ -23,8 +23,11 @@ macro_rules! compiled {
 
         static TABLE: Kernels = Kernels {
             name: "avx512",
-            tiles: [(8, tile::<8>), (4, tile::<4>), (2, tile::<2>), (1, tile::<1>)],
+            tiles: [tile::<8>, tile::<4>, tile::<2>, tile::<1>],
             wide,
+            // SAFETY (both): the table is only handed out by `kernels`, after it has seen the instructions.
+            bf16_rows: |k, a, words| unsafe { bf16_rows(k, a, words) },
+            int8_rows: |k, offset, a, words, scales| unsafe { int8_rows(k, offset, a, words, scales) },
             $($name: |$($arg),*| {
                 // SAFETY: the table is only handed out by `kernels`, after it has seen the instructions.
                 unsafe { $name($($arg),*) }
@@ -34,6 +37,16 @@ macro_rules! compiled {
 }
 elementwise!(compiled, f32);
 
+#[target_feature(enable = "avx512f,avx2,fma")]
+fn bf16_rows(k: usize, a: &[f32], words: &mut [u32]) {
+    narrow::bf16_rows(k, a, words);
+}
+
+#[target_feature(enable = "avx512f,avx2,fma")]
+fn int8_rows(k: usize, offset: u8, a: &[f32], words: &mut [u32], scales: &mut [f32]) {
+    narrow::int8_rows(k, offset, a, words, scales);
+}
+
 /// # Safety
 /// As [`portable::tile`]; the processor must have AVX-512F.
 #[target_feature(enable = "avx512f,avx2,fma")]
@@ -42,6 +55,8 @@ unsafe fn tile<const ROWS: usize>(
     a: *const f32,
     stride: (usize, usize),
     b: *const f32,
+    from: *const f32,
+    ld: usize,
     c: *mut f32,
     ldc: usize,
 ) {
@@ -49,8 +64,8 @@ unsafe fn tile<const ROWS: usize>(
     unsafe {
         let mut sum = [[_mm512_setzero_ps(); 2]; ROWS];
         for (r, sum) in sum.iter_mut().enumerate() {
-            sum[0] = _mm512_loadu_ps(c.add(r * ldc));
-            sum[1] = _mm512_loadu_ps(c.add(r * ldc + 16));
+            sum[0] = _mm512_loadu_ps(from.add(r * ld));
+            sum[1] = _mm512_loadu_ps(from.add(r * ld + 16));
         }
         for p in 0..k {
             let (b0, b1) = (_mm512_loadu_ps(b.add(p * PANEL)), _mm512_loadu_ps(b.add(p * PANEL + 16)));
@@ -70,13 +85,22 @@ unsafe fn tile<const ROWS: usize>(
 /// # Safety
 /// As [`portable::wide`]; the processor must have AVX-512F.
 #[target_feature(enable = "avx512f,avx2,fma")]
-unsafe fn wide(k: usize, a: *const f32, stride: (usize, usize), b: *const f32, c: *mut f32, _ldc: usize) {
+unsafe fn wide(
+    k: usize,
+    a: *const f32,
+    stride: (usize, usize),
+    b: *const f32,
+    from: *const f32,
+    _ld: usize,
+    c: *mut f32,
+    _ldc: usize,
+) {
     // SAFETY: all addresses lie in what the caller promises: one row of A, WIDE panels of B and columns of C.
     unsafe {
         let mut sum = [[_mm512_setzero_ps(); 2]; WIDE];
         for (w, sum) in sum.iter_mut().enumerate() {
-            sum[0] = _mm512_loadu_ps(c.add(w * PANEL));
-            sum[1] = _mm512_loadu_ps(c.add(w * PANEL + 16));
+            sum[0] = _mm512_loadu_ps(from.add(w * PANEL));
+            sum[1] = _mm512_loadu_ps(from.add(w * PANEL + 16));
         }
         for p in 0..k {
             let x = _mm512_set1_ps(*a.add(p * stride.1));

@@ -343,18 +343,21 @@ pub fn adam<T: Real>(p: &mut [T], g: &[T], m: &mut [T], v: &mut [T], s: &AdamSte
 ///
 /// # Safety
 /// `a` must hold `ROWS` rows of `k` elements at `stride`, `b` `k` rows of [`PANEL`], `c` `ROWS` rows of [`PANEL`]
-/// elements, `ldc` apart.
+/// elements, `ldc` apart, `from` a row of [`PANEL`] elements for each, `ld` apart.
 pub unsafe fn tile<T: Real, const ROWS: usize>(
     k: usize,
     a: *const T,
     stride: (usize, usize),
     b: *const T,
+    from: *const T,
+    ld: usize,
     c: *mut T,
     ldc: usize,
 ) {
     for r in 0..ROWS {
         // SAFETY: the caller's promise.
         let (c, b) = unsafe {
+            std::ptr::copy(from.add(r * ld), c.add(r * ldc), PANEL);
             (std::slice::from_raw_parts_mut(c.add(r * ldc), PANEL), std::slice::from_raw_parts(b, k * PANEL))
         };
         for (p, b) in b.chunks_exact(PANEL).enumerate() {
@@ -371,10 +374,19 @@ pub unsafe fn tile<T: Real, const ROWS: usize>(
 ///
 /// # Safety
 /// As [`tile`], with `WIDE` panels in `b` and as many columns in `c`.
-pub unsafe fn wide<T: Real>(k: usize, a: *const T, stride: (usize, usize), b: *const T, c: *mut T, ldc: usize) {
+pub unsafe fn wide<T: Real>(
+    k: usize,
+    a: *const T,
+    stride: (usize, usize),
+    b: *const T,
+    from: *const T,
+    ld: usize,
+    c: *mut T,
+    ldc: usize,
+) {
     for w in 0..WIDE {
         // SAFETY: the caller's promise covers each panel.
-        unsafe { tile::<T, 1>(k, a, stride, b.add(w * k * PANEL), c.add(w * PANEL), ldc) };
+        unsafe { tile::<T, 1>(k, a, stride, b.add(w * k * PANEL), from.add(w * PANEL), ld, c.add(w * PANEL), ldc) };
     }
 }
 

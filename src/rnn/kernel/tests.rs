@@ -1,5 +1,6 @@
 //! Every table against the portable one, bit for bit, and the portable one against f64.
 
+use super::narrow::{Narrow, NarrowKernels, NarrowScratch, Precision, bf16};
 use super::*;
 use proptest::prelude::*;
 
@@ -30,6 +31,56 @@ proptest! {
                     + (0..k).map(|p| a[i * stride.0 + p * stride.1] as f64 * b[p * n + j] as f64).sum::<f64>();
                 prop_assert!((exact - want[i * n + j] as f64).abs() < 1e-4);
             }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_portable_bits_in_bf16_and_int8(m in 1usize..20, k in 1usize..70, n in 1usize..200, row_start: bool, seed: u64) {
+        let (a, b, c) = (numbers(seed, m * k), numbers(seed ^ 1, k * n), numbers(seed ^ 2, m * n));
+        let start = if row_start { Start::Row(&c[..n]) } else { Start::Old };
+        for (precision, most) in [(Precision::Bf16, 0.006), (Precision::Int8, 0.012)] {
+            let packed = Narrow::new(&b, (n, 1), k, n, precision);
+            let run = |kernels: &NarrowKernels, m: usize, a: &[f32], c: &[f32]| {
+                let mut out = c.to_vec();
+                narrow::product(kernels, start, m, a, &packed, &mut out, n, &mut NarrowScratch::default());
+                out
+            };
+            let tables = narrow::available(precision);
+            let want = run(tables[0], m, &a, &c);
+            for kernels in tables {
+                let got = run(kernels, m, &a, &c);
+                let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                prop_assert_eq!(bits(&got), bits(&want), "{}", kernels.name);
+                // Alone, a row comes to the same.
+                for i in 0..m {
+                    let alone = run(kernels, 1, &a[i * k..(i + 1) * k], &c[i * n..(i + 1) * n]);
+                    prop_assert_eq!(bits(&alone), bits(&got[i * n..(i + 1) * n]), "{}", kernels.name);
+                }
+            }
+            for i in 0..m {
+                for j in 0..n {
+                    let begun = if row_start { c[j] } else { c[i * n + j] };
+                    let exact: f64 = begun as f64 + (0..k).map(|p| a[i * k + p] as f64 * b[p * n + j] as f64).sum::<f64>();
+                    let off = (exact - want[i * n + j] as f64).abs();
+                    prop_assert!(off < most * (k as f64).sqrt(), "{}: off by {off}", precision.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rounding_rows_gives_the_portable_bits(rows in 1usize..5, k in 1usize..70, offset in prop::sample::select(vec![0u8, 128]), seed: u64) {
+        let a: Vec<f32> = numbers(seed, rows * k).iter().map(|x| x * 9.0).collect();
+        for kernels in available() {
+            let words = |per: usize| vec![0u32; rows * k.div_ceil(per)];
+            let (mut got, mut want) = (words(2), words(2));
+            (kernels.bf16_rows)(k, &a, &mut got);
+            narrow::bf16_rows(k, &a, &mut want);
+            prop_assert_eq!(got, want);
+            let (mut got, mut want) = ((words(4), vec![0.0; rows]), (words(4), vec![0.0; rows]));
+            (kernels.int8_rows)(k, offset, &a, &mut got.0, &mut got.1);
+            narrow::int8_rows(k, offset, &a, &mut want.0, &mut want.1);
+            prop_assert_eq!(got, want);
         }
     }
 
@@ -126,4 +177,38 @@ fn exp_sigmoid_and_tanh_are_exact_to_f32() {
     assert_eq!(portable::tanh(f32::INFINITY), 1.0);
     assert_eq!(portable::tanh(0.0f32), 0.0);
     assert!(portable::tanh(f32::NAN).is_nan() && portable::sigmoid(f32::NAN).is_nan());
+}
+
+#[test]
+fn bf16_is_the_nearest_and_ties_go_to_even() {
+    for bits in (0..u32::MAX).step_by(4099) {
+        let x = f32::from_bits(bits);
+        let (low, got) = (bits & 0xffff_0000, f32::from_bits(u32::from(bf16(x)) << 16));
+        if x.is_nan() {
+            assert!(got.is_nan());
+            continue;
+        }
+        let (low, high) = (f32::from_bits(low), f32::from_bits(low.wrapping_add(0x1_0000)));
+        if !high.is_finite() {
+            continue;
+        }
+        let (below, above) = ((x as f64 - low as f64).abs(), (high as f64 - x as f64).abs());
+        let want = if below < above || (below == above && bits & 0x1_0000 == 0) { low } else { high };
+        assert_eq!(got.to_bits(), want.to_bits(), "{x}");
+    }
+}
+
+#[test]
+fn zeros_and_the_largest_numbers_survive_int8() {
+    let (k, n) = (6, 3);
+    let weights: Vec<f32> = (0..k * n).map(|i| if i % n == 1 { 0.0 } else { 3e37 }).collect();
+    let packed = Narrow::new(&weights, (n, 1), k, n, Precision::Int8);
+    for kernels in narrow::available(Precision::Int8) {
+        for (a, want) in [(0.0, [1.0, 1.0, 1.0]), (1.0, [1.8e38, 1.0, 1.8e38])] {
+            let mut c = vec![0.0; n];
+            let start = Start::Row(&[1.0, 1.0, 1.0]);
+            narrow::product(kernels, start, 1, &[a; 6], &packed, &mut c, n, &mut NarrowScratch::default());
+            assert!(c.iter().zip(want).all(|(x, want)| (x - want).abs() <= 1e-4 * want), "{c:?}");
+        }
+    }
 }

@@ -1,0 +1,84 @@
+//! Weight matrices laid out for the products.
+
+use super::{PANEL, Real};
+
+/// Numbers in a cache line of 64 bytes of f32; panels start on one.
+const ALIGN: usize = 64;
+
+/// A matrix `[k, n]` laid out for [`gemm`](super::gemm): panels of [`PANEL`] columns, each stored row after row, the last padded
+/// with zeros. Made once when weights are loaded.
+#[derive(Debug)]
+pub struct Packed<T> {
+    k: usize,
+    n: usize,
+    data: Vec<T>,
+    start: usize,
+}
+
+impl<T: Real> Packed<T> {
+    pub fn empty() -> Packed<T> {
+        Packed { k: 0, n: 0, data: Vec::new(), start: 0 }
+    }
+
+    /// Packs element `(k, n)` from `src[k * stride.0 + n * stride.1]`.
+    pub fn new(src: &[T], stride: (usize, usize), k: usize, n: usize) -> Packed<T> {
+        let mut packed = Packed::empty();
+        packed.pack(src, stride, k, n);
+        packed
+    }
+
+    /// As [`Packed::new`], into the space this matrix holds already.
+    pub fn pack(&mut self, src: &[T], stride: (usize, usize), k: usize, n: usize) {
+        assert!(k == 0 || n == 0 || src.len() > (k - 1) * stride.0 + (n - 1) * stride.1, "matrix larger than its data");
+        let panels = n.div_ceil(PANEL);
+        let len = panels * k * PANEL;
+        (self.k, self.n) = (k, n);
+        let room = ALIGN / size_of::<T>();
+        if self.data.len() < len + room {
+            self.data = vec![T::zero(); len + room];
+            self.start = self.data.as_ptr().align_offset(ALIGN).min(room);
+        }
+        let data = &mut self.data[self.start..self.start + len];
+        for (p, panel) in data.chunks_exact_mut((k * PANEL).max(1)).enumerate() {
+            let width = PANEL.min(n - p * PANEL);
+            for (row, out) in panel.chunks_exact_mut(PANEL).enumerate() {
+                let from = row * stride.0 + p * PANEL * stride.1;
+                if stride.1 == 1 {
+                    out[..width].copy_from_slice(&src[from..from + width]);
+                } else {
+                    for (j, o) in out[..width].iter_mut().enumerate() {
+                        *o = src[from + j * stride.1];
+                    }
+                }
+                out[width..].fill(T::zero());
+            }
+        }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.k
+    }
+
+    pub fn columns(&self) -> usize {
+        self.n
+    }
+
+    /// The panel that holds columns `p * PANEL ..`, `[k, PANEL]`.
+    pub(super) fn panel(&self, p: usize) -> &[T] {
+        let len = self.k * PANEL;
+        &self.data[self.start + p * len..self.start + (p + 1) * len]
+    }
+}
+
+impl<T: Real> Clone for Packed<T> {
+    fn clone(&self) -> Packed<T> {
+        let mut copy = Packed::empty();
+        let len = self.n.div_ceil(PANEL) * self.k * PANEL;
+        let room = ALIGN / size_of::<T>();
+        copy.data = vec![T::zero(); len + room];
+        copy.start = copy.data.as_ptr().align_offset(ALIGN).min(room);
+        copy.data[copy.start..copy.start + len].copy_from_slice(&self.data[self.start..self.start + len]);
+        (copy.k, copy.n) = (self.k, self.n);
+        copy
+    }
+}

@@ -1,0 +1,278 @@
+//! bf16 and int8 on x86: AVX-512 with VNNI or BF16, and AVX2.
+
+use super::PANEL;
+use super::narrow::{NarrowKernels, Precision, Scales};
+use super::tiling::WIDE;
+use std::arch::x86_64::*;
+
+/// The tables that this processor can run, the best last.
+pub fn kernels(precision: Precision) -> Vec<&'static NarrowKernels> {
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let avx512 = avx2 && is_x86_feature_detected!("avx512f");
+    let there: [(bool, &NarrowKernels); 3] = if precision == Precision::Int8 {
+        [(avx2, &AVX2_INT8), (avx512 && is_x86_feature_detected!("avx512vnni"), &VNNI), (false, &VNNI)]
+    } else {
+        [
+            (avx2, &AVX2_BF16),
+            (avx512, &AVX512_BF16_BY_F32),
+            (avx512 && is_x86_feature_detected!("avx512bf16"), &AVX512_BF16),
+        ]
+    };
+    there.into_iter().filter(|(there, _)| *there).map(|(_, kernels)| kernels).collect()
+}
+
+macro_rules! table {
+    ($name:ident, $text:literal, $with:literal, offset: $offset:literal, $tile:ident) => {
+        static $name: NarrowKernels = NarrowKernels {
+            name: $text,
+            with: $with,
+            offset: $offset,
+            tiles: [$tile::<8, 1>, $tile::<4, 1>, $tile::<2, 1>, $tile::<1, 1>],
+            wide: $tile::<1, WIDE>,
+        };
+    };
+}
+
+table!(VNNI, "avx512-vnni", "avx512", offset: true, vnni);
+table!(AVX512_BF16, "avx512-bf16", "avx512", offset: false, bf16);
+table!(AVX512_BF16_BY_F32, "avx512", "avx512", offset: false, bf16_by_f32);
+table!(AVX2_INT8, "avx2", "avx2", offset: false, avx2_int8);
+table!(AVX2_BF16, "avx2", "avx2", offset: false, avx2_bf16);
+
+/// int8: VPDPBUSD adds four products of an unsigned and a signed byte. The rows are 128 higher than they are, which Σ q of
+/// the column takes back.
+///
+/// # Safety
+/// As `portable_tile` of [`super::narrow`], with `sums` in `scales`; the processor must have AVX-512F and VNNI.
+#[target_feature(enable = "avx512f,avx512vnni,avx2,fma")]
+unsafe fn vnni<const ROWS: usize, const PANELS: usize>(
+    groups: usize,
+    a: *const u32,
+    b: *const u32,
+    scales: Scales,
+    from: *const f32,
+    ld: usize,
+    c: *mut f32,
+    ldc: usize,
+) {
+    // SAFETY: all addresses lie in what the caller promises.
+    unsafe {
+        let mut sum = [[[_mm512_setzero_si512(); 2]; PANELS]; ROWS];
+        for g in 0..groups {
+            for panel in 0..PANELS {
+                let b = b.add((panel * groups + g) * PANEL);
+                let (b0, b1) = (_mm512_load_si512(b.cast()), _mm512_load_si512(b.add(16).cast()));
+                for (r, sum) in sum.iter_mut().enumerate() {
+                    let x = _mm512_set1_epi32(*a.add(r * groups + g) as i32);
+                    sum[panel][0] = _mm512_dpbusd_epi32(sum[panel][0], x, b0);
+                    sum[panel][1] = _mm512_dpbusd_epi32(sum[panel][1], x, b1);
+                }
+            }
+        }
+        for (r, sum) in sum.iter().enumerate() {
+            let row = _mm512_set1_ps(*scales.rows.add(r));
+            for (v, &sum) in sum.as_flattened().iter().enumerate() {
+                let sum = _mm512_sub_epi32(sum, _mm512_loadu_si512(scales.sums.add(v * 16).cast()));
+                let scale = _mm512_mul_ps(row, _mm512_loadu_ps(scales.columns.add(v * 16)));
+                let from = _mm512_loadu_ps(from.add(r * ld + v * 16));
+                _mm512_storeu_ps(c.add(r * ldc + v * 16), _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, from));
+            }
+        }
+    }
+}
+
+/// bf16: VDPBF16PS.
+///
+/// # Safety
+/// As `portable_tile` of [`super::narrow`]; the processor must have AVX-512F and AVX-512 BF16.
+#[target_feature(enable = "avx512f,avx512bf16,avx2,fma")]
+unsafe fn bf16<const ROWS: usize, const PANELS: usize>(
+    groups: usize,
+    a: *const u32,
+    b: *const u32,
+    _: Scales,
+    from: *const f32,
+    ld: usize,
+    c: *mut f32,
+    ldc: usize,
+) {
+    // SAFETY: all addresses lie in what the caller promises; __m512bh is any 512 bits.
+    unsafe {
+        let mut sum = [[[_mm512_setzero_ps(); 2]; PANELS]; ROWS];
+        for (r, sum) in sum.iter_mut().enumerate() {
+            for (v, sum) in sum.as_flattened_mut().iter_mut().enumerate() {
+                *sum = _mm512_loadu_ps(from.add(r * ld + v * 16));
+            }
+        }
+        for g in 0..groups {
+            for panel in 0..PANELS {
+                let b = b.add((panel * groups + g) * PANEL);
+                let b0: __m512bh = std::mem::transmute(_mm512_load_si512(b.cast()));
+                let b1: __m512bh = std::mem::transmute(_mm512_load_si512(b.add(16).cast()));
+                for (r, sum) in sum.iter_mut().enumerate() {
+                    let x: __m512bh = std::mem::transmute(_mm512_set1_epi32(*a.add(r * groups + g) as i32));
+                    sum[panel][0] = _mm512_dpbf16_ps(sum[panel][0], x, b0);
+                    sum[panel][1] = _mm512_dpbf16_ps(sum[panel][1], x, b1);
+                }
+            }
+        }
+        for (r, sum) in sum.iter().enumerate() {
+            for (v, &sum) in sum.as_flattened().iter().enumerate() {
+                _mm512_storeu_ps(c.add(r * ldc + v * 16), sum);
+            }
+        }
+    }
+}
+
+/// bf16 where only the weights' size is to be gained: halves are widened to f32.
+///
+/// # Safety
+/// As `portable_tile` of [`super::narrow`]; the processor must have AVX-512F.
+#[target_feature(enable = "avx512f,avx2,fma")]
+unsafe fn bf16_by_f32<const ROWS: usize, const PANELS: usize>(
+    groups: usize,
+    a: *const u32,
+    b: *const u32,
+    _: Scales,
+    from: *const f32,
+    ld: usize,
+    c: *mut f32,
+    ldc: usize,
+) {
+    // SAFETY: all addresses lie in what the caller promises.
+    unsafe {
+        let high = _mm512_set1_epi32(0xffff_0000u32 as i32);
+        let mut sum = [[[_mm512_setzero_ps(); 2]; PANELS]; ROWS];
+        for (r, sum) in sum.iter_mut().enumerate() {
+            for (v, sum) in sum.as_flattened_mut().iter_mut().enumerate() {
+                *sum = _mm512_loadu_ps(from.add(r * ld + v * 16));
+            }
+        }
+        for g in 0..groups {
+            for panel in 0..PANELS {
+                let b = b.add((panel * groups + g) * PANEL);
+                let b = [_mm512_load_si512(b.cast()), _mm512_load_si512(b.add(16).cast())];
+                let odd = b.map(|b| _mm512_castsi512_ps(_mm512_and_si512(b, high)));
+                let even = b.map(|b| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(b)));
+                for (r, sum) in sum.iter_mut().enumerate() {
+                    let x = *a.add(r * groups + g);
+                    let x_odd = _mm512_set1_ps(f32::from_bits(x & 0xffff_0000));
+                    let x_even = _mm512_set1_ps(f32::from_bits(x << 16));
+                    for half in 0..2 {
+                        let sum = &mut sum[panel][half];
+                        *sum = _mm512_fmadd_ps(x_even, even[half], _mm512_fmadd_ps(x_odd, odd[half], *sum));
+                    }
+                }
+            }
+        }
+        for (r, sum) in sum.iter().enumerate() {
+            for (v, &sum) in sum.as_flattened().iter().enumerate() {
+                _mm512_storeu_ps(c.add(r * ldc + v * 16), sum);
+            }
+        }
+    }
+}
+
+/// int8 with AVX2: |a| · (b with a's sign), so that no pair of products is more than 2 · 127², which 16 bits hold. Half a
+/// panel and four rows at a time.
+///
+/// # Safety
+/// As `portable_tile` of [`super::narrow`]; the processor must have AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2_int8<const ROWS: usize, const PANELS: usize>(
+    groups: usize,
+    a: *const u32,
+    b: *const u32,
+    scales: Scales,
+    from: *const f32,
+    ld: usize,
+    c: *mut f32,
+    ldc: usize,
+) {
+    const LANES: usize = 8;
+    // SAFETY: all addresses lie in what the caller promises.
+    unsafe {
+        let ones = _mm256_set1_epi16(1);
+        for first in (0..ROWS).step_by(4) {
+            let rows = ROWS.min(4);
+            for half in 0..2 * PANELS {
+                let b = b.add(half / 2 * groups * PANEL + half % 2 * 16);
+                let mut sum = [[_mm256_setzero_si256(); 2]; 4];
+                for g in 0..groups {
+                    let b0 = _mm256_load_si256(b.add(g * PANEL).cast());
+                    let b1 = _mm256_load_si256(b.add(g * PANEL + LANES).cast());
+                    for (r, sum) in sum[..rows].iter_mut().enumerate() {
+                        let x = _mm256_set1_epi32(*a.add((first + r) * groups + g) as i32);
+                        let size = _mm256_abs_epi8(x);
+                        for (sum, b) in sum.iter_mut().zip([b0, b1]) {
+                            let pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(b, x));
+                            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
+                        }
+                    }
+                }
+                for (r, sum) in sum[..rows].iter().enumerate() {
+                    let row = _mm256_set1_ps(*scales.rows.add(first + r));
+                    for (v, &sum) in sum.iter().enumerate() {
+                        let column = half * 16 + v * LANES;
+                        let scale = _mm256_mul_ps(row, _mm256_loadu_ps(scales.columns.add(column)));
+                        let from = _mm256_loadu_ps(from.add((first + r) * ld + column));
+                        let to = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, from);
+                        _mm256_storeu_ps(c.add((first + r) * ldc + column), to);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// bf16 with AVX2: as [`bf16_by_f32`], half a panel and four rows at a time.
+///
+/// # Safety
+/// As `portable_tile` of [`super::narrow`]; the processor must have AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2_bf16<const ROWS: usize, const PANELS: usize>(
+    groups: usize,
+    a: *const u32,
+    b: *const u32,
+    _: Scales,
+    from: *const f32,
+    ld: usize,
+    c: *mut f32,
+    ldc: usize,
+) {
+    const LANES: usize = 8;
+    // SAFETY: all addresses lie in what the caller promises.
+    unsafe {
+        let high = _mm256_set1_epi32(0xffff_0000u32 as i32);
+        for first in (0..ROWS).step_by(4) {
+            let rows = ROWS.min(4);
+            for half in 0..2 * PANELS {
+                let b = b.add(half / 2 * groups * PANEL + half % 2 * 16);
+                let (from, c) = (from.add(first * ld + half * 16), c.add(first * ldc + half * 16));
+                let mut sum = [[_mm256_setzero_ps(); 2]; 4];
+                for (r, sum) in sum[..rows].iter_mut().enumerate() {
+                    sum[0] = _mm256_loadu_ps(from.add(r * ld));
+                    sum[1] = _mm256_loadu_ps(from.add(r * ld + LANES));
+                }
+                for g in 0..groups {
+                    let b0 = _mm256_load_si256(b.add(g * PANEL).cast());
+                    let b1 = _mm256_load_si256(b.add(g * PANEL + LANES).cast());
+                    let odd = [b0, b1].map(|b| _mm256_castsi256_ps(_mm256_and_si256(b, high)));
+                    let even = [b0, b1].map(|b| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(b)));
+                    for (r, sum) in sum[..rows].iter_mut().enumerate() {
+                        let x = *a.add((first + r) * groups + g);
+                        let x_odd = _mm256_set1_ps(f32::from_bits(x & 0xffff_0000));
+                        let x_even = _mm256_set1_ps(f32::from_bits(x << 16));
+                        for (half, sum) in sum.iter_mut().enumerate() {
+                            *sum = _mm256_fmadd_ps(x_even, even[half], _mm256_fmadd_ps(x_odd, odd[half], *sum));
+                        }
+                    }
+                }
+                for (r, sum) in sum[..rows].iter().enumerate() {
+                    _mm256_storeu_ps(c.add(r * ldc), sum[0]);
+                    _mm256_storeu_ps(c.add(r * ldc + LANES), sum[1]);
+                }
+            }
+        }
+    }
+}

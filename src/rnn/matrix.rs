@@ -1,0 +1,73 @@
+//! A weight matrix as labelling uses it: packed once, in one of three precisions.
+
+use super::kernel::narrow::{self, Narrow, NarrowScratch};
+use super::kernel::{self, Packed, Start};
+use std::cell::RefCell;
+
+pub use super::kernel::narrow::Precision;
+
+/// A matrix `[k, n]`, ready to be multiplied with.
+#[derive(Debug, Clone)]
+pub struct Matrix(Numbers);
+
+#[derive(Debug, Clone)]
+enum Numbers {
+    F32(Packed<f32>),
+    Narrow(Narrow),
+}
+
+thread_local! {
+    /// Where rows are rounded before they are multiplied.
+    static ROUNDED: RefCell<NarrowScratch> = RefCell::default();
+}
+
+impl Matrix {
+    pub fn empty() -> Matrix {
+        Matrix(Numbers::F32(Packed::empty()))
+    }
+
+    /// The transposed of `weight` `[n, columns]` (PyTorch's layout), of which `k` columns from `first` on are taken.
+    pub fn of_columns(
+        weight: &[f32],
+        columns: usize,
+        first: usize,
+        [k, n]: [usize; 2],
+        precision: Precision,
+    ) -> Matrix {
+        let (src, stride) = (weight.get(first..).unwrap_or_default(), (1, columns));
+        Matrix(match precision {
+            Precision::F32 => Numbers::F32(Packed::new(src, stride, k, n)),
+            narrow => Numbers::Narrow(Narrow::new(src, stride, k, n, narrow)),
+        })
+    }
+
+    /// The transposed of `weight` `[n, k]`.
+    pub fn new(weight: &[f32], [k, n]: [usize; 2], precision: Precision) -> Matrix {
+        Matrix::of_columns(weight, k, 0, [k, n], precision)
+    }
+
+    pub fn rows(&self) -> usize {
+        match &self.0 {
+            Numbers::F32(packed) => packed.rows(),
+            Numbers::Narrow(narrow) => narrow.rows(),
+        }
+    }
+
+    pub fn columns(&self) -> usize {
+        match &self.0 {
+            Numbers::F32(packed) => packed.columns(),
+            Numbers::Narrow(narrow) => narrow.columns(),
+        }
+    }
+
+    /// `c[m, n] = start + a[m, k] · self`; rows of A follow one another, row `i` of C starts at `c[i * ldc]`. What comes of a
+    /// row does not depend on the others.
+    pub fn product(&self, start: Start<'_>, m: usize, a: &[f32], c: &mut [f32], ldc: usize) {
+        match &self.0 {
+            Numbers::F32(b) => kernel::gemm_from(kernel::active(), start, m, a, (b.rows(), 1), b, c, ldc),
+            Numbers::Narrow(b) => ROUNDED.with_borrow_mut(|rounded| {
+                narrow::product(narrow::active(b.precision()), start, m, a, b, c, ldc, rounded);
+            }),
+        }
+    }
+}
