@@ -28,6 +28,7 @@ pub mod generate;
 pub mod genes;
 pub mod language;
 pub mod lookahead;
+mod lookup;
 pub mod network;
 pub mod notes;
 mod numbers;

@@ -2,6 +2,7 @@
 
 use super::adaptive::UnitHead;
 use super::lookahead::{AheadLane, AheadScratch};
+use super::lookup::Lookup;
 use super::params::{CharNetShape, NetShape, Params};
 use crate::encode::Features;
 use crate::rnn::LayerSpec;
@@ -39,6 +40,8 @@ pub struct Network {
     layers: Vec<Layer>,
     /// Of each layer the direction that reads backwards, if it has one.
     reverse: Vec<Option<Layer>>,
+    /// The first layer's product with the first table, if there is one.
+    lookup: Option<Lookup>,
     head: Matrix,
     head_bias: Vec<f32>,
     /// For attention.
@@ -83,7 +86,7 @@ impl Network {
         let char_layers = chars.map_or(Vec::new(), |c| {
             (0..c.directions()).map(|d| new(&c.layer(), c.dim, shape.char_layer_at(d))).collect()
         });
-        let layers = (shape.layers.iter().enumerate())
+        let layers: Vec<Layer> = (shape.layers.iter().enumerate())
             .map(|(k, l)| new(&l.direction(), shape.layer_input(k), shape.layer_at(k)))
             .collect();
         let reverse = (shape.layers.iter().enumerate())
@@ -97,6 +100,7 @@ impl Network {
             tables: (0..shape.tables.len()).map(|t| params.slice(shape.table_at(t)).to_vec()).collect(),
             char_embed: chars.map_or(Vec::new(), |_| params.slice(shape.char_embed_at()).to_vec()),
             char_layers,
+            lookup: layers.first().and_then(|first| Lookup::new(shape, params, first.bias(), precision)),
             layers,
             reverse,
             head: Matrix::new(params.slice(head), [shape.top(), shape.classes], precision),
@@ -125,6 +129,7 @@ impl Network {
             char_layers: Vec::new(),
             layers: Vec::new(),
             reverse: Vec::new(),
+            lookup: None,
             head: Matrix::empty(),
             head_bias: Vec::new(),
             query: Vec::new(),
@@ -235,7 +240,7 @@ impl Network {
         self.gather(lanes, from, rows, s);
         let streams = s.sizes[0];
         let mut at = 0;
-        for layer in &self.layers {
+        for (k, layer) in self.layers.iter().enumerate() {
             let (hidden, parts) = (layer.hidden(), layer.cell().state());
             s.states.clear();
             for part in 0..parts {
@@ -244,7 +249,16 @@ impl Network {
                 }
             }
             let (h, c) = s.states.split_at_mut(streams * hidden);
-            layer.forward(&s.x, &s.sizes, h, c, &mut s.y, &mut s.layer);
+            match self.lookup.as_ref().filter(|_| k == 0) {
+                None => layer.forward(&s.x, &s.sizes, h, c, &mut s.y, &mut s.layer),
+                Some(lookup) => {
+                    s.layer.gates.resize(rows * layer.width(), 0.0);
+                    let ids = steps_of(lanes, from, &s.sizes)
+                        .map(|(features, step)| features.ids[step * self.tables.len()] as usize);
+                    lookup.gates(ids, &self.tables[0], &s.x, &mut s.layer.gates);
+                    layer.steps(&s.sizes, h, c, &mut s.y, None, &mut s.layer);
+                }
+            }
             std::mem::swap(&mut s.x, &mut s.y);
             for part in 0..parts {
                 for (k, lane) in lanes[..streams].iter_mut().enumerate() {
@@ -282,14 +296,14 @@ impl Network {
         &self.query
     }
 
-    /// Fills `s.x` `[rows, input]` with the input of the window's steps.
+    /// Fills `s.x` `[rows, input]` with the input of the window's steps, less the first table if that is looked up.
     fn gather(&self, lanes: &[Lane<'_>], from: usize, rows: usize, s: &mut Scratch) {
-        let steps = (s.sizes.iter().enumerate())
-            .flat_map(|(t, &m)| lanes[..m].iter().map(move |lane| (lane.features, from + t)));
+        let steps = steps_of(lanes, from, &s.sizes);
+        let skip = usize::from(self.lookup.is_some());
         s.words.encode_new(self, steps.clone(), &mut s.layer);
         s.x.clear();
         s.x.reserve(rows * self.shape.input());
-        steps.for_each(|(features, step)| self.input_of(features, step, &s.words, &mut s.x));
+        steps.for_each(|(features, step)| self.input_of(features, step, skip, &s.words, &mut s.x));
     }
 
     /// The same for windows that see ahead: first the main rows, from step `from` on, then those ahead.
@@ -301,13 +315,13 @@ impl Network {
         s.words.encode_new(self, steps.clone(), &mut s.layer);
         s.x.clear();
         s.x.reserve(windows.rows() * self.shape.input());
-        steps.for_each(|(features, step)| self.input_of(features, step, &s.words, &mut s.x));
+        steps.for_each(|(features, step)| self.input_of(features, step, 0, &s.words, &mut s.x));
     }
 
-    /// Adds the input of one step to `x`; its word is in `words`.
-    fn input_of(&self, f: &Features, step: usize, words: &WordCache, x: &mut Vec<f32>) {
+    /// Adds the input of one step to `x`, without the first `skip` tables; its word is in `words`.
+    fn input_of(&self, f: &Features, step: usize, skip: usize, words: &WordCache, x: &mut Vec<f32>) {
         let (tables, dense) = (self.tables.len(), self.shape.dense);
-        for (k, table) in self.tables.iter().enumerate() {
+        for (k, table) in self.tables.iter().enumerate().skip(skip) {
             let (id, dim) = (f.ids[step * tables + k] as usize, self.shape.tables[k].dim);
             x.extend_from_slice(&table[id * dim..(id + 1) * dim]);
         }
@@ -316,6 +330,15 @@ impl Network {
         }
         x.extend_from_slice(&f.dense[step * dense..(step + 1) * dense]);
     }
+}
+
+/// The steps of a window, in the order of its rows: each stream's features and the step there.
+fn steps_of<'a>(
+    lanes: &'a [Lane<'_>],
+    from: usize,
+    sizes: &'a [usize],
+) -> impl Iterator<Item = (&'a Features, usize)> + Clone {
+    (sizes.iter().enumerate()).flat_map(move |(t, &m)| lanes[..m].iter().map(move |lane| (lane.features, from + t)))
 }
 
 /// The characters of one step's word.

@@ -191,14 +191,14 @@ impl Layer {
         let (hidden, width, kernels) = (self.spec.hidden, self.width(), kernel::active());
         self.w_hh.product(Start::Old, rows, h, gates, width);
         match self.spec.cell {
-            Cell::Lstm => (kernels.lstm_rows)(hidden, gates, c, h),
+            Cell::Lstm => (kernels.lstm_step)(hidden, gates, c, h),
             Cell::LstmPeephole => (kernels.peephole_rows)(hidden, &self.peephole, gates, c, h),
             Cell::GruSimplified => (kernels.simplified_rows)(hidden, gates, h),
             Cell::Gru => {
                 hn.resize(ROWS * hidden, 0.0);
                 let hn = &mut hn[..rows * hidden];
                 self.w_hn.product(Start::Row(&self.bias_hn), rows, h, hn, hidden);
-                (kernels.gru_rows)(hidden, gates, hn, h);
+                (kernels.gru_step)(hidden, gates, hn, h);
             }
             Cell::Rnn => {
                 match self.spec.nonlinearity {
