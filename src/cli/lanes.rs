@@ -242,6 +242,8 @@ fn work<H: Handler>(shared: &Shared<H>) {
                 batch.push(Taken { order, piece, session, carried, trouble: None });
             }
         }
+        // The other threads have nothing to do while there is only this stream.
+        stepper.spread(if board.lanes.len() == 1 { shared.threads } else { 1 });
         drop(board);
         let outputs = step(&shared.model, &mut stepper, &mut batch);
         let mut finished = Vec::with_capacity(batch.len());

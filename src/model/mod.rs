@@ -43,6 +43,7 @@ pub mod testing;
 pub mod transcribe;
 pub mod transduce;
 mod waiting;
+mod wavefront;
 mod weights;
 
 pub use decode::{DecodeKind, DecodeSpec};

@@ -72,6 +72,10 @@ pub struct Scratch {
     layer: LayerScratch,
     words: WordCache,
     pub(super) ahead: AheadScratch,
+    /// Threads that a lone long stream may take: this one, and another if more than 1.
+    pub threads: usize,
+    /// The other thread's.
+    pub(super) upper: Option<Box<Scratch>>,
 }
 
 impl Network {
@@ -198,6 +202,14 @@ impl Network {
 
     fn windows(&self, lanes: &mut [Lane<'_>], steps: Range<usize>, with_head: bool, s: &mut Scratch) {
         lanes.sort_by_key(|lane| std::cmp::Reverse(lane.features.steps));
+        if let [lane] = lanes
+            && s.threads > 1
+        {
+            let steps = steps.start..steps.end.min(lane.features.steps);
+            if self.makes_waves(steps.len()) {
+                return self.wave(lane, steps, with_head, s);
+            }
+        }
         let most_rows = self.cached_rows();
         for lanes in lanes.chunks_mut(most_rows) {
             self.windows_of(lanes, steps.clone(), most_rows, with_head, s);
@@ -238,6 +250,7 @@ impl Network {
     /// Steps `from ..` of all lanes, as many as `s.sizes` says.
     fn window(&self, lanes: &mut [Lane<'_>], from: usize, rows: usize, with_head: bool, s: &mut Scratch) {
         self.gather(lanes, from, rows, s);
+        self.first_gates(lanes, from, rows, s);
         let streams = s.sizes[0];
         let mut at = 0;
         for (k, layer) in self.layers.iter().enumerate() {
@@ -248,18 +261,10 @@ impl Network {
                     s.states.extend_from_slice(&lane.state[at + part * hidden..at + (part + 1) * hidden]);
                 }
             }
-            let (h, c) = s.states.split_at_mut(streams * hidden);
-            match self.lookup.as_ref().filter(|_| k == 0) {
-                None => layer.forward(&s.x, &s.sizes, h, c, &mut s.y, &mut s.layer),
-                Some(lookup) => {
-                    s.layer.gates.resize(rows * layer.width(), 0.0);
-                    let ids = steps_of(lanes, from, &s.sizes)
-                        .map(|(features, step)| features.ids[step * self.tables.len()] as usize);
-                    lookup.gates(ids, &self.tables[0], &s.x, &mut s.layer.gates);
-                    layer.steps(&s.sizes, h, c, &mut s.y, None, &mut s.layer);
-                }
-            }
-            std::mem::swap(&mut s.x, &mut s.y);
+            let mut states = std::mem::take(&mut s.states);
+            let (h, c) = states.split_at_mut(streams * hidden);
+            self.layer_of(k, h, c, s);
+            s.states = states;
             for part in 0..parts {
                 for (k, lane) in lanes[..streams].iter_mut().enumerate() {
                     let row = (part * streams + k) * hidden;
@@ -285,6 +290,26 @@ impl Network {
         }
     }
 
+    /// Where the first layer's product is looked up: its gates of the window's steps, into `s.layer`.
+    pub(super) fn first_gates(&self, lanes: &[Lane<'_>], from: usize, rows: usize, s: &mut Scratch) {
+        if let Some(lookup) = &self.lookup {
+            s.layer.gates.resize(rows * self.layers[0].width(), 0.0);
+            let tables = self.tables.len();
+            let ids = steps_of(lanes, from, &s.sizes).map(|(features, step)| features.ids[step * tables] as usize);
+            lookup.gates(ids, &self.tables[0], &s.x, &mut s.layer.gates);
+        }
+    }
+
+    /// One layer over the rows of a window: from `s.x` to `s.x`. The first finds its gates in `s.layer`, if they are looked up.
+    pub(super) fn layer_of(&self, k: usize, h: &mut [f32], c: &mut [f32], s: &mut Scratch) {
+        if k == 0 && self.lookup.is_some() {
+            self.layers[0].steps(&s.sizes, h, c, &mut s.y, None, &mut s.layer);
+        } else {
+            self.layers[k].forward(&s.x, &s.sizes, h, c, &mut s.y, &mut s.layer);
+        }
+        std::mem::swap(&mut s.x, &mut s.y);
+    }
+
     /// What the head makes of `x` `[rows, top]`, before the softmax, `[rows, classes]`.
     pub fn logits(&self, x: &[f32], rows: usize, out: &mut Vec<f32>) {
         out.resize(rows * self.shape.classes, 0.0);
@@ -297,7 +322,7 @@ impl Network {
     }
 
     /// Fills `s.x` `[rows, input]` with the input of the window's steps, less the first table if that is looked up.
-    fn gather(&self, lanes: &[Lane<'_>], from: usize, rows: usize, s: &mut Scratch) {
+    pub(super) fn gather(&self, lanes: &[Lane<'_>], from: usize, rows: usize, s: &mut Scratch) {
         let steps = steps_of(lanes, from, &s.sizes);
         let skip = usize::from(self.lookup.is_some());
         s.words.encode_new(self, steps.clone(), &mut s.layer);

@@ -233,6 +233,11 @@ impl Stepper {
         }
     }
 
+    /// How many threads a lone long stream may take: this one, and another if more than 1. The labels are the same.
+    pub fn spread(&mut self, threads: usize) {
+        self.scratch.threads = threads;
+    }
+
     /// Steps everything that waits in `sessions`, together; what became final is appended to `outputs[k]` for
     /// `sessions[k]`. Bit for bit the same however the sessions are batched and their input was cut; where h and c are
     /// kept rounded, which they are at the end of each call, however they are batched.

@@ -28,6 +28,8 @@ macro_rules! compiled {
             // SAFETY (all): the table is only handed out by `kernels`, after it has seen the instructions.
             lstm_step: |hidden, gates, c, h| unsafe { lstm_step(hidden, gates, c, h) },
             gru_step: |hidden, gates, hn, h| unsafe { gru_step(hidden, gates, hn, h) },
+            peak: |rounds| unsafe { peak(rounds) },
+            read: |numbers| unsafe { read(numbers) },
             bf16_rows: |k, a, words| unsafe { bf16_rows(k, a, words) },
             int8_rows: |k, offset, a, words, scales| unsafe { int8_rows(k, offset, a, words, scales) },
             $($name: |$($arg),*| {
@@ -49,6 +51,18 @@ fn lstm_step(hidden: usize, gates: &mut [f32], c: &mut [f32], h: &mut [f32]) {
 fn gru_step(hidden: usize, gates: &mut [f32], hn: &[f32], h: &mut [f32]) {
     // SAFETY: this function has the instructions.
     unsafe { lanes::gru_step::<__m512>(hidden, gates, hn, h) }
+}
+
+#[target_feature(enable = "avx512f,avx2,fma")]
+fn peak(rounds: usize) -> f64 {
+    // SAFETY: this function has the instructions.
+    unsafe { lanes::peak::<__m512>(rounds) }
+}
+
+#[target_feature(enable = "avx512f,avx2,fma")]
+fn read(numbers: &[f32]) -> f32 {
+    // SAFETY: this function has the instructions.
+    unsafe { lanes::read::<__m512>(numbers) }
 }
 
 #[target_feature(enable = "avx512f,avx2,fma")]

@@ -126,3 +126,50 @@ pub unsafe fn gru_step<L: Lanes>(hidden: usize, gates: &mut [f32], hn: &[f32], h
         }
     }
 }
+
+/// Accumulators of [`peak`]: enough that none waits for the one before.
+const CHAINS: usize = 12;
+
+/// Fused multiply-adds on registers alone, `rounds` times; gives back how many floating-point operations that were.
+///
+/// # Safety
+/// The processor must have the instructions of `L`.
+#[inline(always)]
+pub unsafe fn peak<L: Lanes>(rounds: usize) -> f64 {
+    // SAFETY: the caller's promise; `sum` holds N numbers.
+    unsafe {
+        let (x, y) = (L::all(std::hint::black_box(0.999)), L::all(std::hint::black_box(1e-3)));
+        let mut chains = [L::all(0.5); CHAINS];
+        for _ in 0..rounds {
+            for chain in &mut chains {
+                *chain = chain.fma(x, y);
+            }
+        }
+        let sum = chains.into_iter().reduce(|a, b| a.add(b)).unwrap_or(x);
+        let mut numbers = [0.0f32; 16];
+        sum.store(numbers.as_mut_ptr());
+        std::hint::black_box(numbers);
+    }
+    (rounds * CHAINS * L::N * 2) as f64
+}
+
+/// Reads every number once.
+///
+/// # Safety
+/// The processor must have the instructions of `L`.
+#[inline(always)]
+pub unsafe fn read<L: Lanes>(numbers: &[f32]) -> f32 {
+    let mut sums = [0.0f32; 16];
+    // SAFETY: the caller's promise; each block has CHAINS vectors, `sums` holds N numbers.
+    unsafe {
+        let mut chains = [L::all(0.0); CHAINS];
+        for block in numbers.chunks_exact(CHAINS * L::N) {
+            for (k, chain) in chains.iter_mut().enumerate() {
+                *chain = chain.add(L::load(block.as_ptr().add(k * L::N)));
+            }
+        }
+        let sum = chains.into_iter().reduce(|a, b| a.add(b)).unwrap_or(L::all(0.0));
+        sum.store(sums.as_mut_ptr());
+    }
+    sums.iter().sum()
+}

@@ -104,6 +104,9 @@ macro_rules! table {
             wide: Tile,
             pub lstm_step: fn(usize, &mut [f32], &mut [f32], &mut [f32]),
             pub gru_step: fn(usize, &mut [f32], &[f32], &mut [f32]),
+            /// For rooflines: [`lanes::peak`] and [`lanes::read`].
+            pub peak: fn(usize) -> f64,
+            pub read: fn(&[f32]) -> f32,
             /// [`narrow::bf16_rows`] and [`narrow::int8_rows`].
             bf16_rows: fn(usize, &[f32], &mut [u32]),
             int8_rows: fn(usize, u8, &[f32], &mut [u32], &mut [f32]),
@@ -121,6 +124,8 @@ macro_rules! table {
             wide: portable::wide::<f32>,
             lstm_step: portable::lstm_step::<f32>,
             gru_step: portable::gru_step::<f32>,
+            peak: portable::peak,
+            read: portable::read,
             bf16_rows: narrow::bf16_rows,
             int8_rows: narrow::int8_rows,
             $($name: portable::$name::<f32>,)*

@@ -463,3 +463,20 @@ pub fn gemm<T: Real>(m: usize, a: &[T], stride: (usize, usize), b: &Packed<T>, c
         }
     }
 }
+
+/// As [`super::lanes::peak`]: as much as the compiler makes of plain code.
+pub fn peak(rounds: usize) -> f64 {
+    const LANES: usize = 64;
+    let (x, y) = (std::hint::black_box(0.999f32), std::hint::black_box(1e-3f32));
+    let mut chains = [0.5f32; LANES];
+    for _ in 0..rounds {
+        chains.iter_mut().for_each(|chain| *chain = chain.mul_add(x, y));
+    }
+    std::hint::black_box(chains);
+    (rounds * LANES * 2) as f64
+}
+
+/// Reads every number once.
+pub fn read(numbers: &[f32]) -> f32 {
+    sum(numbers, numbers, |x, _| x)
+}
