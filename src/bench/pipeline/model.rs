@@ -4,6 +4,7 @@
 use crate::encode::{Encoder, EncoderSpec, Tokenizer, WordSpec};
 use crate::model::params::{NetShape, Params};
 use crate::model::{Model, ModelError, ModelSpec, Scheme, Task};
+use crate::rnn::matrix::Precision;
 use crate::rnn::{Cell, LayerSpec};
 use rand::SeedableRng;
 use std::path::Path;
@@ -50,6 +51,7 @@ pub fn write(dir: &Path) -> Result<(), ModelError> {
         layers: vec![LayerSpec::new(Cell::Lstm, 256); 2],
         decoder: None,
         genes: None,
+        precision: Precision::F32,
         fingerprint: None,
         training: None,
     };
