@@ -51,17 +51,17 @@ pub struct Http(BufReader<TcpStream>);
 impl Http {
     pub fn connect(program: &Program) -> Result<Http, BenchError> {
         let stream = TcpStream::connect(program.address()).map_err(|e| failed("connecting to strand run", &e))?;
+        stream.set_nodelay(true).map_err(|e| failed("connecting to strand run", &e))?;
         Ok(Http(BufReader::new(stream)))
     }
 
     fn post(&mut self, body: &str) -> std::io::Result<String> {
-        let head = format!(
-            "POST /v1/records HTTP/1.1\r\nHost: strand\r\nContent-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n",
+        let request = format!(
+            "POST /v1/records HTTP/1.1\r\nHost: strand\r\nContent-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
         let stream = self.0.get_mut();
-        stream.write_all(head.as_bytes())?;
-        stream.write_all(body.as_bytes())?;
+        stream.write_all(request.as_bytes())?;
         let (mut status, mut length) = (String::new(), 0);
         self.0.read_line(&mut status)?;
         loop {
