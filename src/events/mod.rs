@@ -52,15 +52,8 @@ pub enum Stage {
 }
 
 impl Stage {
-    pub const ALL: [Stage; 7] = [
-        Stage::Poll,
-        Stage::Resident,
-        Stage::Decode,
-        Stage::Engine,
-        Stage::Render,
-        Stage::State,
-        Stage::Commit,
-    ];
+    pub const ALL: [Stage; 7] =
+        [Stage::Poll, Stage::Resident, Stage::Decode, Stage::Engine, Stage::Render, Stage::State, Stage::Commit];
 
     pub fn name(self) -> &'static str {
         match self {

@@ -219,13 +219,7 @@ impl Case {
     }
 
     /// Starts a daemon; with `before` records in the topic, where that is possible. `watched`: its labels are read.
-    fn start(
-        &self,
-        scratch: &Scratch,
-        records: &Records,
-        before: usize,
-        watched: bool,
-    ) -> Result<Running, BenchError> {
+    fn start(&self, scratch: &Scratch, records: &Records, before: usize, watched: bool) -> Result<Running, BenchError> {
         let start = || Program::start(&self.model, &self.settings(scratch));
         match self.way {
             Way::Embedded => {

@@ -88,7 +88,8 @@ impl Program {
     /// Seconds of CPU, user and system, of all its threads; and the most memory that it ever had, in MiB. Zero where the
     /// system does not tell.
     pub fn usage(&self) -> (f64, f64) {
-        let read = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", self.child.id())).unwrap_or_default();
+        let read =
+            |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", self.child.id())).unwrap_or_default();
         let stat = read("stat");
         // After the name, which may hold anything, in brackets: the state is field 3, utime and stime 14 and 15.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 /// Most streams that one call of [`States::idle`] or [`Store::forgettable`] looks at.
@@ -103,6 +103,8 @@ pub struct Store {
     identity: Identity,
     figures: Mutex<BTreeMap<i32, Figures>>,
     unwritten: RwLock<Unwritten>,
+    /// It could not be saved: the file must be opened anew.
+    unsaved: AtomicBool,
     writing: Mutex<()>,
     events: Events,
 }
@@ -189,6 +191,7 @@ impl Store {
             identity,
             figures: Mutex::new(figures),
             unwritten: RwLock::default(),
+            unsaved: AtomicBool::new(false),
             writing: Mutex::default(),
             events,
         })
@@ -216,6 +219,7 @@ impl Store {
     /// each must be restored first.
     pub fn open_again(&self) -> Result<(), StoreError> {
         let _writing = self.writing();
+        self.unsaved.store(false, Ordering::Relaxed);
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         let well = database.as_ref().is_some_and(|database| {
             let txn = database.begin_write().map_err(redb::Error::from);
@@ -254,6 +258,19 @@ impl Store {
 
     /// Makes all that was written last: a later start goes on from here.
     pub fn save(&self) -> Result<(), redb::Error> {
+        let saved = self.try_to_save();
+        if saved.is_err() {
+            self.unsaved.store(true, Ordering::Relaxed);
+        }
+        saved
+    }
+
+    /// Saving failed since [`Store::open_again`]: the disk is full or broken, and the file no longer to be relied on.
+    pub fn is_unsaved(&self) -> bool {
+        self.unsaved.load(Ordering::Relaxed)
+    }
+
+    fn try_to_save(&self) -> Result<(), redb::Error> {
         let _writing = self.writing();
         self.write_down()?;
         let served: Vec<(i32, Option<Mark>)> =
@@ -412,8 +429,7 @@ impl Store {
             }
         }
         for (partition, mark) in marks {
-            let figures =
-                after.entry(*partition).or_insert_with(|| before.get(partition).copied().unwrap_or_default());
+            let figures = after.entry(*partition).or_insert_with(|| before.get(partition).copied().unwrap_or_default());
             figures.mark = Some(*mark);
             figures.whole = figures.whole.map(|_| mark.next);
             later.mark(*partition);

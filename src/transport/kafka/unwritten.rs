@@ -53,7 +53,8 @@ impl Unwritten {
 
     pub fn drop_partition(&mut self, partition: i32) {
         let gone = self.of.remove(&partition).unwrap_or_default();
-        let size = |(key, value): (&Vec<u8>, &Option<Vec<u8>>)| key.len() + OVERHEAD + value.as_ref().map_or(0, Vec::len);
+        let size =
+            |(key, value): (&Vec<u8>, &Option<Vec<u8>>)| key.len() + OVERHEAD + value.as_ref().map_or(0, Vec::len);
         self.bytes -= gone.iter().map(size).sum::<usize>();
         self.marked.remove(&partition);
     }
@@ -96,7 +97,8 @@ mod tests {
         assert_eq!(unwritten.get(0, b"b"), Some(None));
         assert_eq!(unwritten.get(0, b"c"), None);
         assert_eq!(unwritten.bytes(), 3 * (OVERHEAD + 1) + 21);
-        let keys: Vec<_> = unwritten.sorted().map(|(p, of)| (p, of.iter().map(|(k, _)| *k).collect::<Vec<_>>())).collect();
+        let keys: Vec<_> =
+            unwritten.sorted().map(|(p, of)| (p, of.iter().map(|(k, _)| *k).collect::<Vec<_>>())).collect();
         assert_eq!(keys, [(0, vec![&b"a"[..], b"b"]), (1, vec![&b"b"[..]])]);
         unwritten.drop_partition(0);
         unwritten.drop_partition(1);
