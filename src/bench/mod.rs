@@ -1,5 +1,6 @@
 //! What `strand bench` measures: each file one question, in the lines that the peers' benchmarks print.
 
 pub mod engine;
+pub mod pipeline;
 pub mod roofline;
 pub mod train;

@@ -2,8 +2,8 @@
 
 use crate::clock::unix_ms;
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 /// Every metric of the daemon. Base units, prefix `strand_`; no label takes unbounded values.
@@ -21,6 +21,7 @@ pub struct Metrics {
     pub batch_streams: Histogram,
     pub batch_steps: Histogram,
     pub step_seconds: Histogram,
+    pub stage_seconds: CounterVec,
     pub latency_seconds: Histogram,
     pub transactions: IntCounterVec,
     pub transaction_seconds: Histogram,
@@ -96,6 +97,7 @@ impl Metrics {
             batch_streams: histogram(r, "batch_streams", "Streams stepped together", powers(13))?,
             batch_steps: histogram(r, "batch_steps", "Steps of all streams in one batch", powers(20))?,
             step_seconds: histogram(r, "step_seconds", "Time to step one batch through the network", seconds(-5, 1))?,
+            stage_seconds: seconds_by(r, "stage_seconds_total", "Time spent, by stage of the pipeline", "stage")?,
             latency_seconds: histogram(
                 r,
                 "latency_seconds",
@@ -207,6 +209,10 @@ fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, pr
 
 fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> Result<IntCounterVec, prometheus::Error> {
     registered(registry, IntCounterVec::new(opts(name, help), &[label]))
+}
+
+fn seconds_by(registry: &Registry, name: &str, help: &str, label: &str) -> Result<CounterVec, prometheus::Error> {
+    registered(registry, CounterVec::new(opts(name, help), &[label]))
 }
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {

@@ -32,6 +32,42 @@ struct Inner {
     rejections_logged: AtomicU64,
 }
 
+/// A stage of the pipeline, by which its time is counted: once a batch, never once a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Taking records from the transport; without the time in which there were none.
+    Poll,
+    /// Sessions from memory or from the store, and back.
+    Resident,
+    /// Events, bytes to units to features.
+    Decode,
+    /// The network.
+    Engine,
+    /// Output records written down.
+    Render,
+    /// States as bytes.
+    State,
+    /// Transactions, beside all others.
+    Commit,
+}
+
+impl Stage {
+    pub const ALL: [Stage; 7] =
+        [Stage::Poll, Stage::Resident, Stage::Decode, Stage::Engine, Stage::Render, Stage::State, Stage::Commit];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Poll => "poll",
+            Stage::Resident => "resident",
+            Stage::Decode => "decode",
+            Stage::Engine => "engine",
+            Stage::Render => "render",
+            Stage::State => "state",
+            Stage::Commit => "commit",
+        }
+    }
+}
+
 /// What a batch of records amounts to; counted when it is committed, and only then.
 #[derive(Debug)]
 pub struct Tally {
@@ -224,6 +260,12 @@ impl Events {
         metrics.batch_streams.observe(streams as f64);
         metrics.batch_steps.observe(steps as f64);
         metrics.step_seconds.observe(took.as_secs_f64());
+        self.spent(Stage::Engine, took);
+    }
+
+    /// A batch has spent this time in a stage.
+    pub fn spent(&self, stage: Stage, time: Duration) {
+        self.0.metrics.stage_seconds.with_label_values(&[stage.name()]).inc_by(time.as_secs_f64());
     }
 
     /// A transaction was committed: only now does anything of its batch count.
@@ -231,6 +273,7 @@ impl Events {
         let metrics = &self.0.metrics;
         metrics.transactions.with_label_values(&["committed"]).inc();
         metrics.transaction_seconds.observe(took.as_secs_f64());
+        self.spent(Stage::Commit, took);
         let latency = metrics.latency_seconds.local();
         for timestamp in timestamps_ms {
             latency.observe(now_ms.saturating_sub(*timestamp) as f64 / 1e3);

@@ -18,6 +18,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
+use axum::serve::ListenerExt;
 use reply::Problem;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -84,6 +85,11 @@ impl App {
 /// Serves until shutdown is requested and the requests under way are answered.
 pub async fn serve(listener: TcpListener, app: Arc<App>) -> std::io::Result<()> {
     let shutdown = app.shutdown.clone();
+    // Labels are small and should not wait for the client's acknowledgement of those before.
+    let listener = listener.tap_io(|connection| {
+        // A connection that is gone already is noticed when it is read.
+        let _ = connection.set_nodelay(true);
+    });
     axum::serve(listener, router(app)).with_graceful_shutdown(async move { shutdown.requested().await }).await
 }
 

@@ -70,7 +70,12 @@ impl Numbers {
     /// Little-endian, [`StatePrecision::bytes`] each.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Numbers::F32(numbers) => numbers.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
+            Numbers::F32(numbers) => {
+                let from = out.len();
+                out.resize(from + 4 * numbers.len(), 0);
+                let places = out[from..].as_chunks_mut().0.iter_mut();
+                places.zip(numbers).for_each(|(place, x)| *place = x.to_le_bytes());
+            }
             Numbers::Bf16(numbers) => numbers.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
         }
     }

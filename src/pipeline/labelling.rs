@@ -9,13 +9,13 @@ use super::output::render;
 use super::residents::{Held, Slot};
 use super::tagger::{Live, Tagger, Taggers};
 use crate::encode::InputError;
-use crate::events::{Events, Tally};
+use crate::events::{Events, Stage, Tally};
 use crate::model::{Output, Session, Stepper, Task};
 use crate::state::{StreamId, StreamState};
 use crate::transport::{DeadLetter, Event, Origin, OutputRecord, RawRecord, StateChange};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What is asked of a stream.
 #[derive(Debug)]
@@ -85,6 +85,7 @@ impl Labeller {
         // Streams with most records first: those that take part in a round are always the first ones.
         actives.sort_by_key(|active| std::cmp::Reverse(active.jobs.len()));
         let mut taking = actives.len();
+        let (mut decoding, mut rendering) = (Duration::ZERO, Duration::ZERO);
         loop {
             while taking > 0 && actives[taking - 1].jobs.is_empty() {
                 taking -= 1;
@@ -92,8 +93,11 @@ impl Labeller {
             if taking == 0 {
                 break;
             }
-            self.round(&mut actives[..taking], now_ms, &mut outcome);
+            let [decode, render] = self.round(&mut actives[..taking], now_ms, &mut outcome);
+            decoding += decode;
+            rendering += render;
         }
+        let encoding = Instant::now();
         for active in actives.iter().filter(|active| active.changed) {
             let session = match &active.slot.held {
                 Held::Live(live) => Some(live.encode()),
@@ -102,22 +106,32 @@ impl Labeller {
             let state = StreamState { entry: active.slot.entry, session };
             outcome.states.push(StateChange { stream: active.stream.clone(), state });
         }
+        self.events.spent(Stage::Decode, decoding);
+        self.events.spent(Stage::Render, rendering);
+        self.events.spent(Stage::State, encoding.elapsed());
         outcome
     }
 
-    fn round(&mut self, actives: &mut [Active], now_ms: u64, outcome: &mut Outcome) {
+    /// One record of each stream. Returns the time for decoding and for rendering.
+    fn round(&mut self, actives: &mut [Active], now_ms: u64, outcome: &mut Outcome) -> [Duration; 2] {
+        let opening = Instant::now();
         for active in &mut *actives {
             self.open(active, now_ms, outcome);
         }
+        let opening = opening.elapsed();
         self.step(actives);
+        let feeding = Instant::now();
         for active in &mut *actives {
             self.feed(active, outcome);
         }
+        let feeding = feeding.elapsed();
         self.step(actives);
         self.write(actives);
+        let closing = Instant::now();
         for active in &mut *actives {
             self.close(active, now_ms, outcome);
         }
+        [opening + feeding, closing.elapsed()]
     }
 
     /// Takes up the stream's next job and does what its event asks before the piece.

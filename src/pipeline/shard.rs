@@ -4,11 +4,12 @@ use super::labelling::{Active, Job, Labeller, Outcome};
 use super::residents::{Held, Residents, Slot};
 use super::runtime::Runtime;
 use super::tagger::Taggers;
-use crate::events::Events;
+use crate::events::{Events, Stage};
 use crate::state::{StateReadError, States, StreamEntry, StreamId, StreamState};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::Instant;
 
 /// What the coordinator asks of a shard.
 pub enum Work {
@@ -60,15 +61,19 @@ impl Shard {
     }
 
     fn batch(&mut self, epoch: u64, committed: u64, jobs: Vec<(StreamId, Job)>) -> Result<Outcome, StateReadError> {
+        let gathering = Instant::now();
         let evicted = self.residents.evict(committed);
         let mut actives = self.gather(jobs)?;
+        let gathering = gathering.elapsed();
         let outcome = self.labeller.label(&mut actives, self.runtime.unix_ms());
+        let putting = Instant::now();
         for mut active in actives {
             if active.changed {
                 active.slot.changed_in = epoch;
             }
             self.residents.put(active.stream, active.slot);
         }
+        self.events.spent(Stage::Resident, gathering + putting.elapsed());
         self.events.states_evicted(evicted);
         Ok(outcome)
     }

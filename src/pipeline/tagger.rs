@@ -64,7 +64,7 @@ impl Live {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(self.session.memory());
         self.session.encode(&self.tagger.model, &mut bytes);
         bytes
     }

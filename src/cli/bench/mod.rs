@@ -1,6 +1,7 @@
 //! `strand bench`: how fast this machine labels and trains, in the lines that the peers' benchmarks print.
 
 mod engine;
+mod pipeline;
 mod train;
 
 /// Measure speed on this machine.
@@ -13,12 +14,14 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum What {
     Engine(engine::Args),
+    Pipeline(pipeline::Args),
     Train(train::Args),
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.what {
         What::Engine(args) => engine::run(args),
+        What::Pipeline(args) => pipeline::run(args),
         What::Train(args) => train::run(args),
     }
 }

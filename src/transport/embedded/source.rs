@@ -2,9 +2,11 @@
 
 use super::tables::{Counters, QUEUE, Queued};
 use super::{Shared, TOPIC};
+use crate::events::Stage;
 use crate::state::StoreError;
 use crate::transport::{Event, Origin, PollLimits, Polled, RawRecord, Source, TransportError};
 use std::sync::Arc;
+use std::time::Instant;
 
 pub struct QueueSource {
     shared: Arc<Shared>,
@@ -31,7 +33,7 @@ impl Source for QueueSource {
         if end <= self.next {
             return Ok(Polled::Records(Vec::new()));
         }
-        let (from, topic) = (self.next, &self.topic);
+        let (from, topic, reading) = (self.next, &self.topic, Instant::now());
         let read = self.shared.file.read(|txn| {
             let queue = txn.open_table(QUEUE)?;
             let (mut records, mut bytes) = (Vec::new(), 0);
@@ -59,6 +61,7 @@ impl Source for QueueSource {
             StoreError::Failed(redb::Error::Corrupted(detail)) => TransportError::Fatal(detail),
             other => TransportError::Transient(other.to_string()),
         })?;
+        self.shared.events.spent(Stage::Poll, reading.elapsed());
         self.next += records.len() as u64;
         Ok(Polled::Records(records))
     }

@@ -10,6 +10,7 @@ use super::topics::{Topics, Trouble};
 use super::words::explain;
 use super::{Connected, Shared};
 use crate::clock::unix_ms;
+use crate::events::Stage;
 use crate::transport::{Defect, Header, Origin, PollLimits, Polled, RawRecord, Source, TransportError};
 use rdkafka::admin::AdminClient;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -344,10 +345,12 @@ impl KafkaSource {
         let mut bytes: usize = records.iter().map(|record| record.value.len()).sum();
         // Also with the limit reached, so that the group hears of us.
         let mut wait = if records.is_empty() { limits.wait } else { Duration::ZERO };
+        let mut first = None;
         loop {
             match consumer.poll(wait) {
                 None => break,
                 Some(Ok(message)) => {
+                    first.get_or_insert_with(Instant::now);
                     let next = self.next.entry(message.partition()).or_insert(0);
                     // Polled before, or of a position that is no more.
                     if message.offset() < *next {
@@ -364,6 +367,9 @@ impl KafkaSource {
             }
             wait = Duration::ZERO;
         }
+        if let Some(first) = first {
+            self.shared.events.spent(Stage::Poll, first.elapsed());
+        }
         Ok(records)
     }
 }
@@ -377,6 +383,10 @@ impl Source for KafkaSource {
             return Err(TransportError::Fatal(reason));
         }
         let consumer = self.shared.connected()?.consumer.clone();
+        if self.shared.store.is_unsaved() {
+            // What is held of the states is read anew, once the file can be written.
+            return Err(TransportError::Reassigned(self.shared.assignment.served()));
+        }
         self.begin_restored(&consumer);
         let records = self.drain(&consumer, limits)?;
         self.look_at_statistics(&consumer);
