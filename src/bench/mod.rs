@@ -1,4 +1,6 @@
 //! What `strand bench` measures: each file one question, in the lines that the peers' benchmarks print.
 
 pub mod engine;
+pub mod plot;
+pub mod scaling;
 pub mod train;

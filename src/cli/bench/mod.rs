@@ -1,6 +1,7 @@
 //! `strand bench`: how fast this machine labels and trains, in the lines that the peers' benchmarks print.
 
 mod engine;
+mod scaling;
 mod train;
 
 /// Measure speed on this machine.
@@ -13,12 +14,14 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum What {
     Engine(engine::Args),
+    Scaling(scaling::Args),
     Train(train::Args),
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.what {
         What::Engine(args) => engine::run(args),
+        What::Scaling(args) => scaling::run(args),
         What::Train(args) => train::run(args),
     }
 }
