@@ -7,6 +7,7 @@ use crate::health::Health;
 use crate::http::{App, serve};
 use crate::model::{Model, ModelError};
 use crate::pipeline::{Parts, Pipeline, System};
+use crate::rnn::matrix::Precision;
 use crate::shutdown::Shutdown;
 use crate::state::{ModelPolicy, StoreError};
 use crate::transport::embedded::{Embedded, WriterThread};
@@ -135,10 +136,10 @@ pub struct Models {
 impl Models {
     /// Loads them, and checks that they go together and with `input.format`.
     pub fn load(config: &Config) -> Result<Models, DaemonError> {
-        let model = load_model("model", &config.model)?;
+        let model = load_model("model", &config.model, config.precision)?;
         let format = config.input.resolve(model.encoder().spec())?;
         let previous = match (config.on_model_change, &config.previous_model) {
-            (OnModelChange::Drain, Some(dir)) => Some(load_model("previous_model", dir)?),
+            (OnModelChange::Drain, Some(dir)) => Some(load_model("previous_model", dir, config.precision)?),
             (OnModelChange::Refuse, Some(_)) => {
                 let detail = "previous_model is given, but on_model_change is \"refuse\": with \"drain\" its live streams \
                               go on with it until they end; otherwise leave it out";
@@ -180,12 +181,12 @@ impl Models {
     }
 }
 
-fn load_model(key: &str, dir: &Path) -> Result<Arc<Model>, DaemonError> {
+fn load_model(key: &str, dir: &Path, precision: Option<Precision>) -> Result<Arc<Model>, DaemonError> {
     if !dir.is_dir() {
         let detail = format!("{key} = {dir:?}: there is no such directory");
         return Err(ConfigError::Invalid(detail).into());
     }
-    let model = Model::load(dir)?;
+    let model = Model::load_as(dir, precision)?;
     if model.spec().needs_the_end() {
         let detail = format!(
             "{key} = {dir:?}: its bidirectional layers see to the end of a stream, which here may never come; train it with \

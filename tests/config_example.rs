@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use strand::config::{Config, InputConfig, Listen, StdioConfig, ValueFormat};
+use strand::rnn::matrix::Precision;
 use toml::{Table, Value};
 
 fn path() -> PathBuf {
@@ -12,6 +13,7 @@ fn path() -> PathBuf {
 /// The defaults, and a value for each key that has none by default.
 fn every_key_given() -> Config {
     let mut config = Config::default();
+    config.precision = Some(Precision::Int8);
     config.previous_model = Some("models/old".into());
     config.input = InputConfig { format: Some(ValueFormat::Text), ..config.input };
     config.stdio = StdioConfig { state_file: Some("strand-states.redb".into()) };

@@ -1,6 +1,6 @@
 //! `strand generate`: new sequences from nothing, a class or a beginning.
 
-use super::{load_model, print, usage, written};
+use super::{PrecisionArg, load_model, print, usage, written};
 use anyhow::Context;
 use clap::ValueEnum;
 use serde::Serialize;
@@ -23,6 +23,8 @@ pub struct Args {
     /// Model directory
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
+    #[command(flatten)]
+    precision: PrecisionArg,
     /// What kind of sequence, of a model that has kinds
     #[arg(long, value_name = "NAME")]
     class: Option<String>,
@@ -72,7 +74,7 @@ struct Step<'a> {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let model = load_model(&args.model)?;
+    let model = load_model(&args.model, args.precision)?;
     let Some(spec) = &model.spec().generate else {
         let name = &model.spec().name;
         return Err(usage(format!("`{name}` does not generate (a language model writes with strand sample)")));

@@ -28,6 +28,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use strand::model::Model;
+use strand::rnn::matrix::Precision;
 
 /// Labels endless streams with recurrent networks whose state is carried from record to record.
 #[derive(Parser)]
@@ -100,11 +101,20 @@ fn print(text: &str) -> anyhow::Result<()> {
     written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
-fn load_model(dir: &Path) -> anyhow::Result<Arc<Model>> {
+/// In what precision the model works.
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct PrecisionArg {
+    /// How weights are held and multiplied [default: as model.toml says, else f32]
+    #[arg(long, value_enum, value_name = "PRECISION")]
+    precision: Option<Precision>,
+}
+
+fn load_model(dir: &Path, PrecisionArg { precision }: PrecisionArg) -> anyhow::Result<Arc<Model>> {
     if !dir.is_dir() {
         return Err(usage(format!("{} is no model directory (it would hold a model.toml)", dir.display())));
     }
-    let model = Model::load(dir).with_context(|| format!("cannot load the model in {}", dir.display()))?;
+    let model =
+        Model::load_as(dir, precision).with_context(|| format!("cannot load the model in {}", dir.display()))?;
     Ok(Arc::new(model))
 }
 

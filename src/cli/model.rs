@@ -1,12 +1,13 @@
 //! `strand model`: what is in a model directory.
 
-use super::{load_model, print};
+use super::{PrecisionArg, load_model, print, usage};
 use anyhow::Context;
 use clap::Subcommand;
 use serde_json::json;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use strand::model::Model;
+use strand::rnn::matrix::Precision;
 
 /// Inspect models
 #[derive(clap::Args)]
@@ -26,13 +27,38 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write a model with its weights rounded: a quarter (int8) or half (bf16) of the bytes, faster on most processors
+    Quantize {
+        /// Model directory
+        #[arg(value_name = "DIR")]
+        model: PathBuf,
+        /// Where the new directory is made
+        #[arg(value_name = "TO")]
+        to: PathBuf,
+        /// int8: a scale for each row of a matrix; bf16: the upper half of each number
+        #[arg(long, value_enum, default_value = "int8")]
+        precision: Precision,
+    },
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let Command::Show { model: dir, json } = args.command;
-    let model = load_model(&dir)?;
-    let bytes = directory_bytes(&dir)?;
-    print(&if json { as_json(&model, bytes)? } else { as_text(&model, bytes)? })
+    match args.command {
+        Command::Show { model: dir, json } => {
+            let model = load_model(&dir, PrecisionArg { precision: None })?;
+            let bytes = directory_bytes(&dir)?;
+            print(&if json { as_json(&model, bytes)? } else { as_text(&model, bytes)? })
+        }
+        Command::Quantize { model, to, precision } => quantize(&model, &to, precision),
+    }
+}
+
+fn quantize(dir: &Path, to: &Path, precision: Precision) -> anyhow::Result<()> {
+    if to.exists() {
+        return Err(usage(format!("{} is there already; name a directory that is not", to.display())));
+    }
+    Model::quantize(dir, to, precision).with_context(|| format!("cannot quantize the model in {}", dir.display()))?;
+    let mib = |dir| directory_bytes(dir).map(|bytes| bytes as f64 / f64::from(1 << 20));
+    print(&format!("{}: {}, {:.2} MiB (before: {:.2} MiB)\n", to.display(), precision.name(), mib(to)?, mib(dir)?))
 }
 
 /// Bytes of the files in a model directory.
@@ -123,6 +149,7 @@ fn as_text(model: &Model, bytes: u64) -> anyhow::Result<String> {
         writeln!(out, "  decoding     {}{beam}, lag {}", kind.as_str().unwrap_or_default(), decode.lag)?;
     }
     writeln!(out, "  size         {} parameters, {:.2} MiB", model.parameters(), mib)?;
+    writeln!(out, "  precision    {}", spec.precision.name())?;
     writeln!(out, "  fingerprint  {}", model.fingerprint())?;
     writeln!(out, "\ninput of a step")?;
     let layout = model.encoder().layout();

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use strand::config::{Config, ConfigError, Listen, LogConfig, LogFormat, OnModelChange, TransportKind};
 use strand::daemon;
+use strand::rnn::matrix::Precision;
 use strand::shutdown::Shutdown;
 
 /// Threads that read the store for clients. All followers read after each commit: without this bound, hundreds of
@@ -25,6 +26,9 @@ pub struct RunArgs {
     /// Directory of the model [default: models/ner-en]
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
+    /// How weights are held and multiplied [default: as model.toml says, else f32]
+    #[arg(long, value_enum, value_name = "PRECISION")]
+    pub precision: Option<Precision>,
     /// Where the embedded queue, labels and states are kept [default: ./strand-data]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -52,6 +56,7 @@ impl RunArgs {
         if let Some(model) = &self.model {
             config.model = model.clone();
         }
+        config.precision = self.precision.or(config.precision);
         if let Some(data_dir) = &self.data_dir {
             config.embedded.data_dir = data_dir.clone();
         }

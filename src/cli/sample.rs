@@ -1,6 +1,6 @@
 //! `strand sample`: novel sequences from a language model.
 
-use super::{load_model, print, usage};
+use super::{PrecisionArg, load_model, print, usage};
 use std::path::PathBuf;
 use strand::encode::EncoderSpec;
 use strand::model::{Sampler, SamplerSpec, Session};
@@ -16,6 +16,8 @@ pub struct Args {
     /// Model directory
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
+    #[command(flatten)]
+    precision: PrecisionArg,
     /// What the stream begins with; events are parted by white space
     #[arg(long, default_value = "", value_name = "TEXT")]
     prompt: String,
@@ -37,7 +39,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let model = load_model(&args.model)?;
+    let model = load_model(&args.model, args.precision)?;
     let Args { temperature, top_k, top_p, seed, .. } = args;
     let mut sampler = Sampler::new(model.clone(), SamplerSpec { temperature, top_k, top_p, seed }).map_err(usage)?;
     let mut session = Session::new(&model);

@@ -4,7 +4,7 @@ use super::guess::FileFormat;
 use super::lanes::{Handler, label_all};
 use super::pieces::{Piece, Reading, pieces};
 use super::render::harmless;
-use super::{default_threads, load_model, usage, written};
+use super::{PrecisionArg, default_threads, load_model, usage, written};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write};
@@ -25,6 +25,8 @@ pub struct Args {
     /// Model directory
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
+    #[command(flatten)]
+    precision: PrecisionArg,
     /// Files, plain or gzip; `-` is standard input
     #[arg(value_name = "FILE", default_value = "-")]
     files: Vec<PathBuf>,
@@ -93,7 +95,7 @@ struct Record<'a> {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let model = load_model(&args.model)?;
+    let model = load_model(&args.model, args.precision)?;
     let threshold = model.spec().language.as_ref().and_then(|language| language.threshold);
     if !matches!(model.spec().task, Task::LanguageModel | Task::Generate) {
         return Err(usage(format!("`{}` is no language model: see strand tag and strand eval", model.spec().name)));

@@ -6,7 +6,7 @@ use super::pieces::{Reading, pieces};
 use super::render::{
     Bands, Classes, Conll, Form, Gff3, Json, OutputFormat, Paint, Prose, Rendered, Spans, Transcripts,
 };
-use super::{default_threads, load_model, usage, written};
+use super::{PrecisionArg, default_threads, load_model, usage, written};
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub struct Args {
     /// Model directory
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
+    #[command(flatten)]
+    precision: PrecisionArg,
     /// Files, plain or gzip; `-` is standard input
     #[arg(value_name = "FILE", default_value = "-")]
     files: Vec<PathBuf>,
@@ -46,7 +48,7 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let is_terminal = std::io::stdout().is_terminal();
     let output = args.output.unwrap_or(if is_terminal { OutputFormat::Ansi } else { OutputFormat::Jsonl });
-    let model = load_model(&args.model)?;
+    let model = load_model(&args.model, args.precision)?;
     let (is_dna, is_vector) = match model.encoder().spec() {
         EncoderSpec::Dna(_) => (true, false),
         EncoderSpec::Vector(_) | EncoderSpec::Notes(_) => (false, true),

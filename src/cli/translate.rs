@@ -1,6 +1,6 @@
 //! `strand translate`: one line in, one line out.
 
-use super::{default_threads, load_model, usage, written};
+use super::{PrecisionArg, default_threads, load_model, usage, written};
 use serde::Serialize;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -19,6 +19,8 @@ pub struct Args {
     /// Model directory
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
+    #[command(flatten)]
+    precision: PrecisionArg,
     /// A file of lines, plain or gzip; `-` is standard input
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
@@ -79,7 +81,7 @@ const AT_ONCE: usize = 1024;
 const TURN: usize = 64;
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let model = load_model(&args.model)?;
+    let model = load_model(&args.model, args.precision)?;
     let (Some(translator), Some(decoder), EncoderSpec::Sentences(sentences)) =
         (model.translator(), &model.spec().decoder, model.encoder().spec())
     else {

@@ -11,6 +11,7 @@ pub use units::{Bytes, Period};
 
 use crate::encode::{EncoderSpec, InputFormat};
 use crate::model::StatePrecision;
+use crate::rnn::matrix::Precision;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,6 +22,9 @@ use std::path::PathBuf;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub model: PathBuf,
+    /// Absent: as `model.toml` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
     pub on_model_change: OnModelChange,
     /// With [`OnModelChange::Drain`]: directory of the model whose streams are live.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,6 +45,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             model: "models/ner-en".into(),
+            precision: None,
             on_model_change: OnModelChange::Refuse,
             previous_model: None,
             shutdown_timeout: Period::seconds(30),

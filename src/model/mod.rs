@@ -42,6 +42,7 @@ pub mod testing;
 pub mod transcribe;
 pub mod transduce;
 mod waiting;
+mod weights;
 
 pub use decode::{DecodeKind, DecodeSpec};
 pub use generate::GenerateSpec;
@@ -59,11 +60,13 @@ pub use transduce::{Attention, DecoderSpec, Translation};
 
 use crate::encode::Encoder;
 use crate::encode::units::Units;
+use crate::rnn::matrix::Precision;
 use decode::Decoder;
 use genes::GeneFinder;
 use network::Network;
 use params::{NetShape, Params};
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::path::Path;
 use transcribe::Transcriber;
 use transduce::Translator;
@@ -93,21 +96,21 @@ impl Model {
     /// Reads `model.toml`, `weights.safetensors` and the vocabularies in `dir`, and checks that they fit together and are
     /// what was written.
     pub fn load(dir: &Path) -> Result<Model, ModelError> {
-        let spec = ModelSpec::load(dir)?;
-        let path = dir.join("model.toml");
-        let encoder = Encoder::load(&spec.encoder, dir)
-            .map_err(|e| ModelError::Invalid { path: path.clone(), detail: e.to_string() })?
-            .with_classes(spec.stream_classes().len());
-        let invalid = |detail| ModelError::Invalid { path: path.clone(), detail };
-        let model = if spec.task == Task::Transduce {
-            let (target, params) = transduce::load(&spec, &encoder, dir)?;
-            Model::of_translator(spec, encoder, &target, &params).map_err(invalid)?
-        } else {
-            let shape = NetShape::of(&spec, encoder.layout()).map_err(invalid)?;
-            shape.check().map_err(invalid)?;
-            let params = Params::load(&shape, &dir.join("weights.safetensors"))?;
-            Model::new(spec, encoder, &params).map_err(invalid)?
+        Model::load_as(dir, None)
+    }
+
+    /// As [`Model::load`], with the weights in this precision, or else in that of `model.toml`. The fingerprint is that of
+    /// the files, so states go from one precision to another.
+    pub fn load_as(dir: &Path, precision: Option<Precision>) -> Result<Model, ModelError> {
+        let mut parts = Parts::load(dir)?;
+        parts.spec.precision = precision.unwrap_or(parts.spec.precision);
+        let invalid = |detail| ModelError::Invalid { path: dir.join("model.toml"), detail };
+        let Parts { spec, encoder, target, params } = parts;
+        let model = match target {
+            Some(target) => Model::of_translator(spec, encoder, &target, &params),
+            None => Model::new(spec, encoder, &params),
         };
+        let model = model.map_err(invalid)?;
         match &model.spec.fingerprint {
             Some(expected) if *expected != model.fingerprint_hex => Err(invalid(format!(
                 "the fingerprint should be {expected:.12}…, but that of the files is {:.12}…: one of them is damaged or \
@@ -118,6 +121,24 @@ impl Model {
         }
     }
 
+    /// Reads the model in `dir`, rounds its weights to this precision and writes it to `to`, with its model card.
+    pub fn quantize(dir: &Path, to: &Path, precision: Precision) -> Result<(), ModelError> {
+        // Whatever is wrong with it is told before anything is written.
+        Model::load(dir)?;
+        let Parts { spec, encoder, target, params } = Parts::load(dir)?;
+        let (spec, params) = (ModelSpec { precision, ..spec }, params.rounded(precision));
+        match target {
+            Some(target) => Model::save_translator(to, &spec, &encoder, &target, &params)?,
+            None => Model::save(to, &spec, &encoder, &params)?,
+        }
+        let card = dir.join("README.md");
+        if card.is_file() {
+            let to = to.join("README.md");
+            std::fs::copy(&card, &to).map_err(|source| ModelError::Write { path: to, source })?;
+        }
+        Ok(())
+    }
+
     /// A model from its parts.
     pub fn new(spec: ModelSpec, encoder: Encoder, params: &Params<f32>) -> Result<Model, String> {
         let class_label = spec.class_labels()?;
@@ -125,7 +146,7 @@ impl Model {
         shape.check()?;
         let fingerprint = fingerprint(&spec, &encoder, None, params)?;
         Ok(Model {
-            network: Network::new(&shape, params),
+            network: Network::with_precision(&shape, &in_use(&spec, params), spec.precision),
             class_label,
             decoder: Decoder::new(&spec, &shape, params)?,
             transcriber: Transcriber::new(&spec),
@@ -194,7 +215,7 @@ impl Model {
         std::fs::create_dir_all(dir).map_err(|source| ModelError::Write { path: dir.to_path_buf(), source })?;
         ModelSpec { fingerprint: Some(fingerprint), ..spec.clone() }.save(dir)?;
         encoder.save(dir).map_err(|e| ModelError::Invalid { path: dir.to_path_buf(), detail: e.to_string() })?;
-        params.save(&dir.join("weights.safetensors"))
+        params.save(&dir.join("weights.safetensors"), spec.precision)
     }
 
     pub fn spec(&self) -> &ModelSpec {
@@ -213,6 +234,41 @@ impl Model {
     /// SHA-256 (hex) over everything that decides what labels come out; a saved state carries it.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint_hex
+    }
+}
+
+/// What a model directory holds.
+struct Parts {
+    spec: ModelSpec,
+    encoder: Encoder,
+    /// What a translator writes.
+    target: Option<Units>,
+    params: Params<f32>,
+}
+
+impl Parts {
+    fn load(dir: &Path) -> Result<Parts, ModelError> {
+        let spec = ModelSpec::load(dir)?;
+        let invalid = |detail| ModelError::Invalid { path: dir.join("model.toml"), detail };
+        let encoder = Encoder::load(&spec.encoder, dir).map_err(|e| invalid(e.to_string()))?;
+        let encoder = encoder.with_classes(spec.stream_classes().len());
+        let (target, params) = if spec.task == Task::Transduce {
+            let (target, params) = transduce::load(&spec, &encoder, dir)?;
+            (Some(target), params)
+        } else {
+            let shape = NetShape::of(&spec, encoder.layout()).map_err(invalid)?;
+            shape.check().map_err(invalid)?;
+            (None, Params::load(&shape, &dir.join("weights.safetensors"))?)
+        };
+        Ok(Parts { spec, encoder, target, params })
+    }
+}
+
+/// The weights as the model's precision leaves them.
+fn in_use<'a>(spec: &ModelSpec, params: &'a Params<f32>) -> Cow<'a, Params<f32>> {
+    match spec.precision {
+        Precision::F32 => Cow::Borrowed(params),
+        narrow => Cow::Owned(params.rounded(narrow)),
     }
 }
 

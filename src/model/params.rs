@@ -1,10 +1,10 @@
-//! The parameters of a network: names, shapes, first values, and their file `weights.safetensors`.
+//! The parameters of a network: names, shapes, first values.
 
 use super::adaptive::UnitSoftmax;
 use super::decode::DecodeKind;
 use super::notes::WrittenShape;
 use super::pool::Pooling;
-use super::spec::{ModelError, ModelSpec, Task};
+use super::spec::{ModelSpec, Task};
 use crate::encode::{EncoderSpec, Layout, TableShape};
 use crate::rnn::ahead::Window;
 use crate::rnn::bptt::LayerGrads;
@@ -13,8 +13,6 @@ use crate::rnn::real::Real;
 use crate::rnn::{Cell, LayerSpec};
 use ndarray::ArrayD;
 use rand::{Rng, RngExt};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use std::path::Path;
 
 /// The shape of a whole network: input tables, character encoder, recurrent layers, head.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -298,8 +296,8 @@ impl Tensors for NetShape {
 /// All parameters of a network, in the order of [`NetShape`]'s positions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Params<T> {
-    names: Vec<String>,
-    values: Vec<ArrayD<T>>,
+    pub(super) names: Vec<String>,
+    pub(super) values: Vec<ArrayD<T>>,
 }
 
 impl<T: Real> Params<T> {
@@ -396,58 +394,5 @@ impl<T: Real> Params<T> {
             peephole: if at.peephole { next() } else { Default::default() },
             norm: at.norm.then(|| [next(), next()]),
         }
-    }
-}
-
-impl Params<f32> {
-    /// The bytes of a `weights.safetensors`.
-    pub fn to_safetensors(&self) -> Vec<u8> {
-        let bytes: Vec<Vec<u8>> =
-            (0..self.len()).map(|k| self.slice(k).iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
-        let views = (0..self.len()).map(|k| {
-            let view = TensorView::new(Dtype::F32, self.dims(k).to_vec(), &bytes[k]);
-            (self.name(k), view.expect("the data has the size of its shape"))
-        });
-        safetensors::serialize(views, None).expect("tensors of known sizes serialise")
-    }
-
-    pub fn save(&self, path: &Path) -> Result<(), ModelError> {
-        std::fs::write(path, self.to_safetensors())
-            .map_err(|source| ModelError::Write { path: path.to_path_buf(), source })
-    }
-
-    /// Reads the tensors that `shape` asks for; each must be there, as f32, in its shape, and finite; no others may be.
-    pub fn load(shape: &NetShape, path: &Path) -> Result<Params<f32>, ModelError> {
-        Params::read(shape, path)
-    }
-
-    pub(crate) fn read(shape: &impl Tensors, path: &Path) -> Result<Params<f32>, ModelError> {
-        let invalid = |detail: String| ModelError::Invalid { path: path.to_path_buf(), detail };
-        let bytes = std::fs::read(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| invalid(format!("not a safetensors file: {e}")))?;
-        let (mut names, mut values) = (Vec::new(), Vec::new());
-        for (name, dims, _) in shape.tensors() {
-            let tensor = file.tensor(&name).map_err(|_| {
-                invalid(format!("tensor {name} is missing; model.toml describes a network that has it"))
-            })?;
-            if tensor.dtype() != Dtype::F32 || tensor.shape() != dims {
-                return Err(invalid(format!(
-                    "tensor {name} is {:?} {:?}; model.toml and the vocabularies ask for F32 {dims:?}",
-                    tensor.dtype(),
-                    tensor.shape()
-                )));
-            }
-            let numbers: Vec<f32> =
-                tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-            if let Some(at) = numbers.iter().position(|x| !x.is_finite()) {
-                return Err(invalid(format!("tensor {name}: number {at} is not finite")));
-            }
-            values.push(ArrayD::from_shape_vec(dims, numbers).map_err(|e| invalid(format!("tensor {name}: {e}")))?);
-            names.push(name);
-        }
-        if let Some(extra) = file.names().iter().find(|n| !names.iter().any(|m| m == **n)) {
-            return Err(invalid(format!("tensor {extra} belongs to no part of the network in model.toml")));
-        }
-        Ok(Params { names, values })
     }
 }

@@ -10,6 +10,7 @@ use super::transduce::DecoderSpec;
 use crate::encode::EncoderSpec;
 use crate::rnn::LayerSpec;
 use crate::rnn::ahead::Window;
+use crate::rnn::matrix::Precision;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -136,6 +137,9 @@ pub struct ModelSpec {
     pub format: u32,
     pub name: String,
     pub task: Task,
+    /// How the weights are held and multiplied, where nothing else is asked for; `h` and `c` are f32 in any case.
+    #[serde(default, skip_serializing_if = "is_f32")]
+    pub precision: Precision,
     pub scheme: Scheme,
     /// Labels that the model gives, e.g. `O`, `B-PER`.
     pub labels: Vec<String>,
@@ -175,6 +179,10 @@ pub struct ModelSpec {
     /// Provenance: recipe, data, seed, scores. For people; not read by the engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<toml::Table>,
+}
+
+fn is_f32(precision: &Precision) -> bool {
+    *precision == Precision::F32
 }
 
 /// A class of the network's output and the label it counts for.

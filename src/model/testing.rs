@@ -11,6 +11,7 @@ use super::{
 };
 use crate::encode::units::{UnitKind, Units};
 use crate::encode::{CharSpec, DnaSpec, Encoder, EncoderSpec, EventSpec, NoteSpec, SentenceSpec, WordSpec};
+use crate::rnn::matrix::Precision;
 use crate::rnn::{Cell, LayerSpec};
 use rand::SeedableRng;
 use std::path::Path;
@@ -48,6 +49,7 @@ pub fn words_spec(name: &str, layers: Vec<LayerSpec>) -> ModelSpec {
         layers,
         decoder: None,
         genes: None,
+        precision: Precision::F32,
         fingerprint: None,
         training: None,
     }

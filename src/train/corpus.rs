@@ -9,6 +9,7 @@ use crate::model::spec::SURPRISE_LABELS;
 use crate::model::transcribe::BLANK_LABEL;
 use crate::model::{ClassifySpec, LanguageSpec, ModelSpec, Scheme, Task};
 use crate::model::{GenerateSpec, generate};
+use crate::rnn::matrix::Precision;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -389,6 +390,7 @@ pub fn model_spec(recipe: &Recipe, classes: &[String], encoder: &Encoder) -> Mod
         encoder: encoder.spec().clone(),
         layers: recipe.layers.clone(),
         decoder: recipe.decoder.clone(),
+        precision: Precision::F32,
         fingerprint: None,
         training: None,
     }

@@ -10,6 +10,7 @@ use strand::encode::{Encoder, InputFormat};
 use strand::model::params::{NetShape, Params};
 use strand::model::testing::{TEXT, random_model};
 use strand::model::{Model, ModelSpec, Session};
+use strand::rnn::matrix::Precision;
 
 const NAMES: [&str; 6] = ["model.toml", "weights.safetensors", "words.txt", "chars.txt", "events.txt", "lexicon.tsv"];
 
@@ -94,7 +95,7 @@ fn fit(dir: &Path) {
     let Ok(shape) = NetShape::of(&spec, encoder.layout()) else { return };
     if numbers(&shape) <= MOST_NUMBERS {
         let mut rng = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(7);
-        Params::<f32>::random(&shape, &mut rng).save(&dir.join("weights.safetensors")).unwrap();
+        Params::<f32>::random(&shape, &mut rng).save(&dir.join("weights.safetensors"), Precision::F32).unwrap();
     }
 }
 

@@ -11,7 +11,7 @@ mod transcripts;
 use super::lanes::Handler;
 use super::pieces::Piece;
 use super::translate::SearchArgs;
-use super::{default_threads, load_model, print, usage};
+use super::{PrecisionArg, default_threads, load_model, print, usage};
 use clap::ValueEnum;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -36,6 +36,8 @@ pub struct Args {
     /// Model directory
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
+    #[command(flatten)]
+    precision: PrecisionArg,
     /// Labelled files (token<TAB>label lines, or .jsonl with tokens and labels), or a genome (FASTA); for a classifier
     /// lines of a label and a text (or text<TAB>label), or .jsonl with text and label; for a language model text, tokens
     /// or .jsonl, of which `labels` may say which units are `surprising`; for a transcriber .jsonl with vector and
@@ -86,7 +88,7 @@ enum Input {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let model = load_model(&args.model)?;
+    let model = load_model(&args.model, args.precision)?;
     let threads = args.threads.map_or_else(default_threads, usize::from);
     let from = args.from.unwrap_or(Input::Tokens);
     if model.spec().task == Task::Transduce {

@@ -160,7 +160,7 @@ impl Translator {
     ) -> Result<Translator, String> {
         let (shape, decoder) = (shape_of(spec, encoder, target)?, decoder_of(spec)?);
         let source = encoder.source_units().ok_or("a translator reads sentences")?.clone();
-        let net = Transducer::new(&shape, params);
+        let net = Transducer::with_precision(&shape, &super::in_use(spec, params), spec.precision);
         Ok(Translator { source, target: target.clone(), net, search: decoder.search() })
     }
 

@@ -160,6 +160,15 @@ pub fn bf16(x: f32) -> u16 {
     (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16
 }
 
+/// A row of weights in int8, and its scale: max|w| / 127, rounded up to 16 bits, so that 127 times it is exact and what was
+/// rounded once stays as it is.
+pub fn int8_weights(weights: impl Iterator<Item = f32> + Clone) -> (Vec<i8>, f32) {
+    let most = weights.clone().fold(0.0f32, |most, w| most.max(w.abs()));
+    let scale = f32::from_bits((most / 127.0).to_bits().saturating_add(0xff) & !0xff);
+    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+    (weights.map(|w| rounded(w * inverse) as u8 as i8).collect(), scale)
+}
+
 /// 127 / max|x|, or 0 of zeros, and its inverse.
 #[inline(always)]
 fn scale_of(most: f32) -> (f32, f32) {
@@ -193,21 +202,17 @@ impl Narrow {
         };
         for column in 0..n {
             let weights = (0..k).map(|row| src[row * stride.0 + column * stride.1]);
-            let most = weights.clone().fold(0.0f32, |most, w| most.max(w.abs()));
-            let (inverse, scale) = scale_of(most);
-            let mut sum = 0i32;
-            for (row, w) in weights.enumerate() {
+            let mut put = |row: usize, bits: u32| {
                 let at = (column / PANEL * groups + row / group) * PANEL + column % PANEL;
-                let word = &mut narrow.words[at / 16].0[at % 16];
-                let lane = (row % group) as u32;
-                if precision == Precision::Bf16 {
-                    *word |= u32::from(bf16(w)) << (16 * lane);
-                } else {
-                    let q = rounded(w * inverse) as u8;
-                    sum += i32::from(q as i8);
-                    *word |= u32::from(q) << (8 * lane);
-                }
+                narrow.words[at / 16].0[at % 16] |= bits << (row % group * 32 / group);
+            };
+            if precision == Precision::Bf16 {
+                weights.enumerate().for_each(|(row, w)| put(row, u32::from(bf16(w))));
+                continue;
             }
+            let (rounded, scale) = int8_weights(weights);
+            rounded.iter().enumerate().for_each(|(row, &q)| put(row, u32::from(q as u8)));
+            let sum: i32 = rounded.iter().map(|&q| i32::from(q)).sum();
             (narrow.scales[column], narrow.sums[column]) = (scale, 128 * sum);
         }
         narrow
