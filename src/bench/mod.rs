@@ -3,4 +3,5 @@
 pub mod engine;
 pub mod plot;
 pub mod scaling;
+pub mod tag;
 pub mod train;

@@ -71,6 +71,9 @@ use std::path::Path;
 use transcribe::Transcriber;
 use transduce::Translator;
 
+/// Numbers that are handed to the hash of the fingerprint at once.
+const HASHED_TOGETHER: usize = 1 << 12;
+
 /// A model read from its directory. Immutable: share it with `Arc`.
 #[derive(Debug)]
 pub struct Model {
@@ -144,9 +147,15 @@ impl Model {
         let class_label = spec.class_labels()?;
         let shape = NetShape::of(&spec, encoder.layout())?;
         shape.check()?;
-        let fingerprint = fingerprint(&spec, &encoder, None, params)?;
+        // The hash takes about as long as packing the weights: one processor for each.
+        let (fingerprint, network) = std::thread::scope(|scope| {
+            let hashed = scope.spawn(|| fingerprint(&spec, &encoder, None, params));
+            let network = Network::with_precision(&shape, &in_use(&spec, params), spec.precision);
+            (hashed.join(), network)
+        });
+        let fingerprint = fingerprint.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok(Model {
-            network: Network::with_precision(&shape, &in_use(&spec, params), spec.precision),
+            network,
             class_label,
             decoder: Decoder::new(&spec, &shape, params)?,
             transcriber: Transcriber::new(&spec),
@@ -224,6 +233,10 @@ impl Model {
 
     pub fn encoder(&self) -> &Encoder {
         &self.encoder
+    }
+
+    pub(crate) fn network(&self) -> &Network {
+        &self.network
     }
 
     /// Number of weights.
@@ -307,9 +320,14 @@ fn fingerprint(
     if let Some(target) = target {
         target.fingerprint_into(&mut hash);
     }
+    let mut bytes = vec![0; 4 * HASHED_TOGETHER];
     for at in 0..params.len() {
         hash.update(params.name(at));
-        params.slice(at).iter().for_each(|x| hash.update(x.to_le_bytes()));
+        for numbers in params.slice(at).chunks(HASHED_TOGETHER) {
+            let bytes = &mut bytes[..4 * numbers.len()];
+            bytes.chunks_exact_mut(4).zip(numbers).for_each(|(bytes, x)| bytes.copy_from_slice(&x.to_le_bytes()));
+            hash.update(bytes);
+        }
     }
     Ok(hash.finalize().into())
 }

@@ -2,6 +2,7 @@
 
 mod engine;
 mod scaling;
+mod tag;
 mod train;
 
 /// Measure speed on this machine.
@@ -15,6 +16,7 @@ pub struct Args {
 enum What {
     Engine(engine::Args),
     Scaling(scaling::Args),
+    Tag(tag::Args),
     Train(train::Args),
 }
 
@@ -22,6 +24,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     match args.what {
         What::Engine(args) => engine::run(args),
         What::Scaling(args) => scaling::run(args),
+        What::Tag(args) => tag::run(args),
         What::Train(args) => train::run(args),
     }
 }
