@@ -146,9 +146,9 @@ class Tag:
         command = [given.python, BENCHES / "tag_peers.py", given.text, "--strand", given.strand, "--rounds", given.rounds]
         text = output(*command, *spacy)
         about = text.splitlines()[0].removeprefix("# ")
-        lines = [[name, thousands(float(median)), thousands(float(least)), thousands(float(most)), ratio]
-                 for name, median, least, most, ratio in rows(text, 5) if name != "peer"]
-        return f"{about}:\n\n" + table(["", "words/s", "least", "most", "`strand tag` ÷ it"], lines)
+        lines = [[name, thousands(float(median)), thousands(float(least)), thousands(float(most)), ratio, int8]
+                 for name, median, least, most, ratio, int8 in rows(text, 6) if name != "peer"]
+        return f"{about}:\n\n" + table(["", "words/s", "least", "most", "`strand tag` ÷ it", "in int8 ÷ it"], lines)
 
 
 class Start:

@@ -211,6 +211,7 @@ fn spec_of(key: &str, dir: &Path) -> Result<ModelSpec, DaemonError> {
     Ok(spec)
 }
 
+/// `opening` is of the embedded transport.
 async fn open_transport(
     config: &Config,
     opening: Option<JoinHandle<Result<Opened, StoreError>>>,

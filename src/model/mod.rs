@@ -263,15 +263,24 @@ impl Parts {
     fn load(dir: &Path) -> Result<Parts, ModelError> {
         let spec = ModelSpec::load(dir)?;
         let invalid = |detail| ModelError::Invalid { path: dir.join("model.toml"), detail };
-        let encoder = Encoder::load(&spec.encoder, dir).map_err(|e| invalid(e.to_string()))?;
+        // The weights are read while the vocabularies are.
+        let path = dir.join("weights.safetensors");
+        let (encoder, bytes) = std::thread::scope(|scope| {
+            let bytes = scope.spawn(|| std::fs::read(&path));
+            (Encoder::load(&spec.encoder, dir), bytes.join())
+        });
+        let encoder = encoder.map_err(|e| invalid(e.to_string()))?;
         let encoder = encoder.with_classes(spec.stream_classes().len());
+        let bytes = bytes.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // Whether they could be read is told once it is known that the rest is in order.
+        let weights = || bytes.map_err(|source| ModelError::Read { path: path.clone(), source });
         let (target, params) = if spec.task == Task::Transduce {
-            let (target, params) = transduce::load(&spec, &encoder, dir)?;
+            let (target, params) = transduce::load(&spec, &encoder, dir, weights)?;
             (Some(target), params)
         } else {
             let shape = NetShape::of(&spec, encoder.layout()).map_err(invalid)?;
             shape.check().map_err(invalid)?;
-            (None, Params::load(&shape, &dir.join("weights.safetensors"))?)
+            (None, Params::of_bytes(&shape, &path, &weights()?)?)
         };
         Ok(Parts { spec, encoder, target, params })
     }

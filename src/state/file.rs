@@ -161,7 +161,8 @@ impl StateFile {
         let draining = ours.iter().filter(|(model, _)| Some(model) == policy.previous.as_ref());
         let draining = draining.map(|(_, live)| live).sum();
         let previous = policy.previous.clone().filter(|_| draining > 0);
-        if live == 0 && draining == figures.draining && written == (Some(policy.fingerprint.clone()), previous.clone()) {
+        if live == 0 && draining == figures.draining && written == (Some(policy.fingerprint.clone()), previous.clone())
+        {
             return Ok(());
         }
         self.write(|txn| {

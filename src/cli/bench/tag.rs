@@ -28,6 +28,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let model = load_model(&args.model, args.precision)?;
     let text = std::fs::read_to_string(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
     let rates = words_per_second(&model, &text, args.lines, args.rounds);
-    let ([median, least, most], words) = rates.ok_or_else(|| usage("a model of text that does not look ahead is needed"))?;
+    let ([median, least, most], words) =
+        rates.ok_or_else(|| usage("a model of text that does not look ahead is needed"))?;
     print(&format!("tag\tnetwork\t1\t{median:.0}\t{least:.0}\t{most:.0}\t{words}\n"))
 }
