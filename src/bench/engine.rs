@@ -122,7 +122,7 @@ fn rounds(net: &Network, parts: Vec<Part>) -> Vec<f64> {
 }
 
 /// The streams of one thread.
-struct Part {
+pub(super) struct Part {
     features: Vec<Features>,
     states: Vec<Vec<f32>>,
     probabilities: Vec<Vec<f32>>,
@@ -130,7 +130,7 @@ struct Part {
 }
 
 impl Part {
-    fn new(net: &Network, streams: usize, steps: usize, width: usize, rng: &mut ChaCha8Rng) -> Part {
+    pub(super) fn new(net: &Network, streams: usize, steps: usize, width: usize, rng: &mut ChaCha8Rng) -> Part {
         let mut features = || Features {
             steps,
             dense: (0..steps * width).map(|_| rng.random_range(-1.0..1.0)).collect(),
@@ -144,7 +144,7 @@ impl Part {
         }
     }
 
-    fn run(&mut self, net: &Network) {
+    pub(super) fn run(&mut self, net: &Network) {
         self.probabilities.iter_mut().for_each(Vec::clear);
         let mut lanes: Vec<Lane<'_>> = (self.features.iter().zip(&mut self.states).zip(&mut self.probabilities))
             .map(|((features, state), probabilities)| Lane { features, state, probabilities })

@@ -3,4 +3,7 @@
 pub mod engine;
 pub mod pipeline;
 pub mod roofline;
+pub mod plot;
+pub mod scaling;
+pub mod tag;
 pub mod train;

@@ -201,7 +201,6 @@ impl Network {
     }
 
     fn windows(&self, lanes: &mut [Lane<'_>], steps: Range<usize>, with_head: bool, s: &mut Scratch) {
-        lanes.sort_by_key(|lane| std::cmp::Reverse(lane.features.steps));
         if let [lane] = lanes
             && s.threads > 1
         {
@@ -210,6 +209,7 @@ impl Network {
                 return self.wave(lane, steps, with_head, s);
             }
         }
+        lanes.sort_unstable_by_key(|lane| std::cmp::Reverse(lane.features.steps));
         let most_rows = self.cached_rows();
         for lanes in lanes.chunks_mut(most_rows) {
             self.windows_of(lanes, steps.clone(), most_rows, with_head, s);

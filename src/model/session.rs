@@ -130,6 +130,11 @@ impl Session {
         model.encoder.finish(&mut self.reader, &mut self.units, &mut self.features)
     }
 
+    /// The input of the steps that wait.
+    pub(crate) fn into_features(self) -> Features {
+        self.features
+    }
+
     /// Steps without a label: they wait for the network, or for steps that it looks ahead to.
     pub fn waiting(&self) -> usize {
         self.features.steps
