@@ -1,277 +1,289 @@
 #!/usr/bin/env python3
-"""Measures Strand beside its peers, by turns, and writes the tables of docs/PERFORMANCE.md between their markers
-(<!-- begin NAME --> … <!-- end NAME -->); the prose around them stays as it is.
+"""Runs the benches beside their peers, by turns, and writes the tables of docs/PERFORMANCE.md.
 
-usage: performance.py [--only engine,train,tag,start,scaling,pipeline] [--rounds 5] [--threads 1,2] [--quick]
-                      [--python PYTHON] [--peers DIR] [--text FILE] [--brokers HOST:PORT]
+usage: performance.py [--only engine,train,tag,start,scaling,pipeline] [--rounds 5] [--quick] [--raw FILE]
+         [--peer-python PYTHON] [--rnn-speed rnn_speed.py] [--train-speed train_speed.py] [--text TEXT]
+         [--spacy-python PYTHON] [--pipeline-command 'COMMAND ...'] [--strand target/release/strand] [--doc docs/PERFORMANCE.md]
 
-`--peers DIR` has rnn_speed.py, train_speed.py and kafka_consumer.py, run by `--python` (which has torch, onnxruntime,
-spaCy, …). `--text` is for `tag`, `--brokers` for `pipeline`: a section that lacks what it needs is left out, and says so.
-Standard library only. Build first: cargo build --release --locked
-"""
+Peers: rnn_speed.py and train_speed.py print the same TSV lines as `strand bench engine` and `strand bench train`; without
+them a table has our own figures alone. A table stands between <!-- begin NAME --> and <!-- end NAME -->; all else in the
+document is left as it is. Rounds go A B A B, and a ratio is of the two runs of one round."""
 import argparse
-import collections
+import io
 import os
-import pathlib
+import platform
 import re
 import statistics
 import subprocess
 import sys
+from collections import defaultdict
 
-BENCHES = pathlib.Path(__file__).resolve().parent
-F32_PEERS = ["torch", "ort"]
-# What `strand bench pipeline --tsv` prints first.
-PIPELINE = "transport delivery precision threads streams words commit_ms records_per_s words_per_s".split()
-OF_ENGINE = 13
+import start
+import tag_peers
 
-
-def output(*command):
-    """What the command prints; its complaints go where ours do."""
-    return subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True).stdout
+SECTIONS = ['machine', 'engine', 'train', 'tag', 'start', 'scaling', 'pipeline']
+OURS = ['strand', 'strand-bf16', 'strand-int8']
+FLOATS = ['torch', 'ort']
 
 
-def rows(text, least):
-    """Tab-separated lines with so many columns at least, without headers."""
-    split = (line.split("\t") for line in text.splitlines())
-    return [row for row in split if len(row) >= least and not row[-1].startswith("max")]
+class Failed(Exception):
+    pass
 
 
-def table(header, lines):
-    rule = ["---"] + ["---:"] * (len(header) - 1)
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in [header, rule, *lines])
+def lines_of(command, raw, what):
+    """The tab-separated lines that a command prints, each also in the raw file."""
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if result.returncode != 0:
+        raise Failed(f'{" ".join(command)}: exit code {result.returncode}')
+    rows = []
+    for line in result.stdout.splitlines():
+        if line.startswith('[torch.onnx]') or '\t' not in line:
+            continue
+        raw.write(f'{what}\t{line}\n')
+        raw.flush()
+        rows.append(line.split('\t'))
+    return rows
 
 
-def thousands(rate):
-    return f"{rate:,.0f}" if rate < 10_000 else f"{rate / 1000:,.0f} k"
+def table(head, rows):
+    text = ['| ' + ' | '.join(head) + ' |', '|' + ' --- |' * len(head)]
+    return '\n'.join(text + ['| ' + ' | '.join(str(cell) for cell in row) + ' |' for row in rows])
 
 
-def spread(ratios):
-    """Median of ratios of one round each, with the least and the most."""
-    ratios = [ratio for ratio in ratios if ratio]
+def count(x):
+    """Three digits that matter."""
+    for limit, unit in [(1e6, 'M'), (1e3, 'k')]:
+        if x >= limit:
+            return f'{x / limit:.3g} {unit}'
+    return f'{x:.3g}'
+
+
+def ratio(ratios):
+    """Median and spread of the rounds' ratios."""
     if not ratios:
-        return "–"
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+        return '–'
+    return f'{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})'
 
 
-def machine():
-    """The machine by its features."""
-    cpuinfo = pathlib.Path("/proc/cpuinfo").read_text()
-    flags = set(re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.M).group(1).split())
-    told = ["avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "i8mm"]
-    caches = []
-    for index in sorted(pathlib.Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        kind = (index / "type").read_text().strip()
-        if kind != "Instruction":
-            caches.append(f"L{(index / 'level').read_text().strip()} {(index / 'size').read_text().strip()}")
-    features = ", ".join(flag for flag in told if flag in flags)
-    return f"Machine: {os.cpu_count()} cores with {features}; caches {', '.join(caches)} (of one core's view)."
+def machine(args, raw):
+    """By its features: instruction sets, cores, caches, memory."""
+    info, flags = '', set()
+    if os.path.exists('/proc/cpuinfo'):
+        with open('/proc/cpuinfo') as file:
+            info = file.read()
+        flags = set(re.search(r'^(?:flags|Features)\s*:\s*(.*)$', info, re.M)[1].split())
+    named = {'avx2': 'AVX2', 'fma': 'FMA', 'avx512f': 'AVX-512', 'avx512_vnni': 'VNNI', 'avx_vnni': 'AVX-VNNI',
+             'avx512_bf16': 'AVX-512 BF16', 'amx_tile': 'AMX', 'asimd': 'NEON', 'sve': 'SVE'}
+    caches, base = [], '/sys/devices/system/cpu/cpu0/cache'
+    for index in sorted(os.listdir(base)) if os.path.isdir(base) else []:
+        def read(name):
+            with open(f'{base}/{index}/{name}') as file:
+                return file.read().strip()
+        if index.startswith('index') and read('type') != 'Instruction':
+            caches.append(f'L{read("level")} {read("size")}')
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30
+    parts = [platform.machine(), f'{os.cpu_count()} processors', f'{memory:.0f} GiB',
+             ', '.join(name for flag, name in named.items() if flag in flags), ', '.join(caches)]
+    return '; '.join(part for part in parts if part)
 
 
-class Engine:
-    """`strand bench engine` beside rnn_speed.py."""
-
-    name = "engine"
-
-    def run(self, given):
-        rates = collections.defaultdict(lambda: collections.defaultdict(list))
-        roofline = {}
-        quick = ["--quick"] if given.quick else []
-        for _ in range(given.rounds):
-            for threads in given.threads:
-                texts = [
-                    output(given.python, given.peers / "rnn_speed.py", *quick, "--threads", threads, "--models", given.models),
-                    output(given.strand, "bench", "engine", "--tsv", "--threads", threads, "--models", given.models),
-                ]
-                for row in rows("\n".join(texts), 7):
-                    model, work, peer, of_threads, rate = row[:5]
-                    if model == "-":
-                        continue
-                    rates[model, work, int(of_threads)][peer].append(float(rate))
-                    if len(row) >= 9:
-                        roofline.setdefault((model, work, int(of_threads), peer), []).append((float(row[7]), row[8]))
-        parts = []
-        for threads in given.threads:
-            header = ["model, workload", "torch", "ort", "ort int8", "f32", "bf16", "int8", "f32 ÷ faster of torch, ort"]
-            header += ["bf16 ÷ ort int8", "int8 ÷ ort int8", "int8 ÷ f32", "f32, share of roofline"]
-            lines = []
-            for (model, work, of_threads), of in rates.items():
-                if of_threads != threads:
+def engine(args, raw):
+    """Steps a second by model, workload and threads, beside the peers; the share of the roofline."""
+    ours = [args.strand, 'bench', 'engine', '--threads', args.threads, '--models', args.models]
+    peers = None
+    if args.rnn_speed:
+        peers = [args.peer_python, args.rnn_speed, '--threads', args.threads, '--models', args.models]
+        peers += ['--quick'] if args.quick else []
+    # By model, workload and threads, then by peer: steps a second of each round.
+    speeds, shares = defaultdict(lambda: defaultdict(dict)), defaultdict(list)
+    columns = {}
+    for k in range(args.rounds):
+        for command in [ours] + ([peers] if peers else []):
+            for row in lines_of(command, raw, f'engine\t{k}'):
+                if row[0] == 'model':
+                    columns = {name: at for at, name in enumerate(row)} if command is ours else columns
                     continue
-                faster = [max(both) for both in zip(*(of[peer] for peer in F32_PEERS))]
-                ratio = lambda ours, theirs: spread([a / b for a, b in zip(ours, theirs) if b])
-                peers = ["torch", "ort", "ort-int8", "strand", "strand-bf16", "strand-int8"]
-                medians = [thousands(statistics.median(of[peer])) if of[peer] else "–" for peer in peers]
-                share = roofline.get((model, work, threads, "strand"))
-                share = f"{statistics.median(s for s, _ in share):.2f} {share[0][1]}" if share else "–"
-                ratios = [ratio(of["strand"], faster), ratio(of["strand-bf16"], of["ort-int8"])]
-                ratios += [ratio(of["strand-int8"], of["ort-int8"]), ratio(of["strand-int8"], of["strand"])]
-                lines.append([f"{model} {work}", *medians, *ratios, share])
-            parts.append(f"{threads} thread{'s' if threads > 1 else ''}, steps per second:\n\n{table(header, lines)}")
-        return "\n\n".join(parts)
+                if row[0] == '-':
+                    continue
+                model, work, peer, threads, median = row[:5]
+                speeds[model, work, threads][peer][k] = float(median)
+                if command is ours and 'roofline' in columns and len(row) > columns['roofline']:
+                    share = row[columns['roofline']].rstrip('%')
+                    bound = row[columns['bound']] if 'bound' in columns and len(row) > columns['bound'] else ''
+                    shares[model, work, threads, peer].append((float(share), bound))
+    tables = []
+    for threads in args.threads.split(','):
+        rows = []
+        for (model, work, of), by_peer in speeds.items():
+            if of != threads:
+                continue
+            rounds = range(args.rounds)
+            best = {k: max(by_peer[p][k] for p in FLOATS if k in by_peer[p]) for k in rounds
+                    if any(k in by_peer[p] for p in FLOATS)}
+            int8 = by_peer.get('ort-int8', {})
+            row = [model, work]
+            row += [count(statistics.median(by_peer[p].values())) if by_peer[p] else '–'
+                    for p in FLOATS + ['ort-int8'] + OURS]
+            row += [ratio([by_peer['strand'][k] / best[k] for k in best if k in by_peer['strand']])]
+            row += [ratio([by_peer[p][k] / int8[k] for k in int8 if k in by_peer[p]]) for p in OURS[1:]]
+            row += [ratio([by_peer['strand-int8'][k] / by_peer['strand'][k] for k in by_peer['strand-int8']])]
+            for peer in OURS:
+                of_peer = shares.get((model, work, threads, peer))
+                if not of_peer:
+                    row.append('–')
+                    continue
+                share = statistics.median(share for share, _ in of_peer)
+                row.append(f'{share if share > 2 else share * 100:.0f} % {of_peer[0][1]}'.strip())
+            rows.append(row)
+        head = ['model', 'workload', 'torch', 'ort', 'ort-int8', 'f32', 'bf16', 'int8', 'f32 / faster of torch, ort',
+                'bf16 / ort-int8', 'int8 / ort-int8', 'int8 / f32', 'roofline f32', 'bf16', 'int8']
+        if rows:
+            tables.append(f'{threads} thread{"" if threads == "1" else "s"}, steps/s:\n\n' + table(head, rows))
+    pairs = []
+    for (model, work, threads), by_peer in speeds.items():
+        one = speeds.get((model, work, '1'))
+        if threads == '2' and one:
+            ratios = [by_peer['strand'][k] / one['strand'][k] for k in by_peer['strand'] if k in one['strand']]
+            pairs.append([model, work, ratio(ratios)])
+    if pairs:
+        tables.append('Two threads over one, f32:\n\n' + table(['model', 'workload', 'ratio'], pairs))
+    return '\n\n'.join(tables)
 
 
-class Train:
-    """`strand bench train` beside train_speed.py."""
-
-    name = "train"
-
-    def run(self, given):
-        rates = collections.defaultdict(list)
-        for _ in range(given.rounds):
-            for threads in given.threads:
-                texts = [
-                    output(given.python, given.peers / "train_speed.py", threads),
-                    output(given.strand, "bench", "train", "--threads", threads),
-                ]
-                for _, peer, of_threads, rate in rows("\n".join(texts), 4):
-                    rates[int(of_threads), peer].append(float(rate.split()[0]))
-        lines = []
-        for threads in given.threads:
-            ours, theirs = rates[threads, "strand"], rates[threads, "torch"]
-            medians = [thousands(statistics.median(of)) for of in (theirs, ours)]
-            lines.append([threads, *medians, spread([a / b for a, b in zip(ours, theirs)])])
-        return table(["threads", "torch, words/s", "Strand, words/s", "ratio"], lines)
+def train(args, raw):
+    """Words a second of training beside PyTorch."""
+    speeds = defaultdict(dict)
+    commands = [[args.strand, 'bench', 'train', '--threads', args.threads]]
+    if args.train_speed:
+        commands.append([args.peer_python, args.train_speed] + args.threads.split(','))
+    for k in range(args.rounds):
+        for command in commands:
+            for row in lines_of(command, raw, f'train\t{k}'):
+                speeds[row[2], row[1]][k] = float(row[3].split()[0])
+    rows = []
+    for threads in args.threads.split(','):
+        ours, theirs = speeds[threads, 'strand'], speeds[threads, 'torch']
+        median = [count(statistics.median(of.values())) if of else '–' for of in (ours, theirs)]
+        rows.append([threads] + median + [ratio([ours[k] / theirs[k] for k in theirs])])
+    return table(['threads', 'strand, words/s', 'torch, words/s', 'ratio (least–most)'], rows)
 
 
-class Tag:
-    """tag_peers.py."""
-
-    name = "tag"
-
-    def needs(self, given):
-        return None if given.text else "--text FILE"
-
-    def run(self, given):
-        spacy = [] if given.spacy_model is None else ["--spacy-model", given.spacy_model]
-        command = [given.python, BENCHES / "tag_peers.py", given.text, "--strand", given.strand, "--rounds", given.rounds]
-        text = output(*command, *spacy)
-        about = text.splitlines()[0].removeprefix("# ")
-        lines = [[name, thousands(float(median)), thousands(float(least)), thousands(float(most)), ratio, int8]
-                 for name, median, least, most, ratio, int8 in rows(text, 6) if name != "peer"]
-        return f"{about}:\n\n" + table(["", "words/s", "least", "most", "`strand tag` ÷ it", "in int8 ÷ it"], lines)
-
-
-class Start:
-    """start.py."""
-
-    name = "start"
-
-    def run(self, given):
-        text = output(sys.executable, BENCHES / "start.py", "--strand", given.strand, "--rounds", max(given.rounds, 5))
-        times = collections.defaultdict(dict)
-        for model, data, median, least, most in rows(text, 5):
-            if model != "model":
-                times[model][data] = f"{float(median):.0f} ({float(least):.0f}–{float(most):.0f})"
-        lines = [[model, of.get("new", "–"), of.get("there", "–")] for model, of in times.items()]
-        return table(["model", "new data directory, ms", "one that is there, ms"], lines)
+def tag(args, raw):
+    """Words a second of `strand tag` beside spaCy."""
+    if not args.text:
+        raise Failed('give --text FILE: running text, a sentence or paragraph a line')
+    of_tag = argparse.Namespace(text=args.text, strand=args.strand, model='models/ner-en', rounds=args.rounds, cpu=0,
+                                precisions=args.tag_precisions,
+                                peer_python=args.spacy_python, peer_package=args.spacy_package)
+    rates = tag_peers.rounds(of_tag)
+    for what, all_of in rates.items():
+        raw.writelines(f'tag\t{k}\t{what}\t{rate:.0f}\n' for k, rate in enumerate(all_of))
+    rows = []
+    for what, all_of in rates.items():
+        spread = f'{count(min(all_of))}–{count(max(all_of))}'
+        over = ['–', '–'] if what.startswith('spacy') else [
+            ratio([a / b for a, b in zip(all_of, rates.get(f'spacy-{pipes}', []))]) for pipes in ('ner', 'all')]
+        rows.append([what, count(statistics.median(all_of)), spread] + over)
+    return table(['what', 'words/s', 'least–most', 'over spaCy, ner alone', 'over spaCy, its whole pipeline'], rows)
 
 
-class Scaling:
-    """`strand bench scaling`, with its pictures."""
-
-    name = "scaling"
-
-    def run(self, given):
-        images = given.docs.parent / "images"
-        text = output(given.strand, "bench", "scaling", "--plot", images, *(["--quick"] if given.quick else []))
-        lines, pictures = [], []
-        for block in text.strip().split("\n\n"):
-            header, *points = (line.split("\t") for line in block.splitlines())
-            axis, unit = points[0][0], header[5].removeprefix("ns_per_")
-            worst = max(points, key=lambda point: float(point[6]))
-            least = min(points, key=lambda point: float(point[5]))
-            cost = lambda point: f"{float(point[5]):,.0f} at {int(point[1]):,}"
-            reach = f"{int(points[0][1]):,}–{int(points[-1][1]):,}"
-            lines.append([f"{axis} ({header[1]})", reach, unit.replace("_", " "), cost(points[0]), cost(least), cost(points[-1]),
-                          f"{float(worst[6]):.2f} at {int(worst[1]):,}"])
-            pictures.append(f"![{axis}](images/scaling-{axis}.svg)")
-        header = ["what grows", "from–to", "unit of work", "ns a unit, first", "least", "last", "most over linear"]
-        return table(header, lines) + "\n\n" + "\n".join(pictures)
+def start_time(args, raw):
+    """From exec to ready with each shipped model."""
+    models = sorted(f'models/{name}' for name in os.listdir('models') if os.path.exists(f'models/{name}/model.toml'))
+    rows = list(start.rows(args.strand, models, max(args.rounds, 3)))
+    raw.writelines('start\t' + '\t'.join(row) + '\n' for row in rows)
+    shown = [[row[0], row[1], f'{row[2]} ({row[3]}–{row[4]})', f'{row[5]} ({row[6]}–{row[7]})'] for row in rows]
+    return table(['model', 'MB', 'new data directory, ms (least–most)', 'data directory of before, ms'], shown)
 
 
-class Pipeline:
-    """`strand bench pipeline` beside kafka_consumer.py on the same broker."""
-
-    name = "pipeline"
-
-    def needs(self, given):
-        return None if given.brokers else "--brokers HOST:PORT"
-
-    def run(self, given):
-        lines = []
-        for words, records in [(20, 20_000), (1, 100_000)]:
-            for streams in (256, 10_000):
-                for threads in given.threads:
-                    theirs, ours = [], collections.defaultdict(list)
-                    for _ in range(given.rounds):
-                        peer = output(given.python, given.peers / "kafka_consumer.py", given.brokers, "--records", records,
-                                      "--streams", streams, "--words", words, "--threads", threads)
-                        theirs.append(float(peer.strip().split("\t")[-1].split()[0]))
-                        text = output(given.strand, "bench", "pipeline", "--tsv", "--transports", "kafka", "--brokers",
-                                      given.brokers, "--streams", streams, "--words", words, "--threads", threads,
-                                      "--records", records, "--seconds", 0, "--precision", "f32,int8",
-                                      "--delivery", "exactly-once,at-least-once")
-                        for row in rows(text, len(PIPELINE)):
-                            of = dict(zip(PIPELINE, row))
-                            share = float(row[OF_ENGINE]) if len(row) > OF_ENGINE and row[OF_ENGINE] not in ("", "-") else None
-                            ours[of["precision"], of["delivery"]].append((float(of["words_per_s"]), share))
-                    for (precision, delivery), rates in ours.items():
-                        of_engine = [share for _, share in rates if share]
-                        lines.append([f"{words} words, {streams:,} streams, {threads} thread{'s'[:threads - 1]}, {precision}, {delivery}",
-                                      thousands(statistics.median(theirs)), thousands(statistics.median(rate for rate, _ in rates)),
-                                      spread([rate / peer for (rate, _), peer in zip(rates, theirs)]),
-                                      f"{statistics.median(of_engine):.2f}" if of_engine else "–"])
-        return table(["case", "Python + ort, words/s", "Strand, words/s", "ratio", "of the engine"], lines)
+def scaling(args, raw):
+    """Cost of a step as things grow; pictures beside the document."""
+    images = os.path.join(os.path.dirname(args.doc), 'images')
+    command = [args.strand, 'bench', 'scaling', '--plot', images] + (['--quick'] if args.quick else [])
+    axes, name = {}, None
+    for row in lines_of(command, raw, 'scaling'):
+        if row[0] == 'axis':
+            head = row[1:]
+            continue
+        axes.setdefault(row[0], (head, []))[1].append(row[1:])
+    parts = []
+    for name, (head, rows) in axes.items():
+        named = [head[0], 'ns a step', 'least', 'most', head[4].replace('_', ' '), 'over linear']
+        parts.append(f'![{name}](images/scaling-{name}.svg)\n\n' + table(named, rows))
+    return '\n\n'.join(parts)
 
 
-SECTIONS = [Engine(), Train(), Tag(), Start(), Scaling(), Pipeline()]
+def pipeline(args, raw):
+    """Whatever `strand bench pipeline` prints, as a table: the median of the rounds for each row."""
+    if not args.pipeline_command:
+        raise Failed('give --pipeline-command, such as "target/release/strand bench pipeline --tsv"')
+    head, cells = None, {}
+    for k in range(args.rounds):
+        rows = lines_of(args.pipeline_command.split(), raw, f'pipeline\t{k}')
+        head = rows[0]
+        for at, row in enumerate(rows[1:]):
+            cells.setdefault(at, []).append(row)
+
+    def middle(values):
+        try:
+            return f'{statistics.median(float(value) for value in values):.4g}'
+        except ValueError:
+            return values[0]
+    return table(head, [[middle(column) for column in zip(*rounds)] for rounds in cells.values()])
 
 
-def write(docs, name, text):
-    """Puts the text between the section's markers, at the end of the page if it has none yet."""
-    page = docs.read_text(encoding="utf-8") if docs.exists() else "# Performance\n"
-    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-    block = f"{begin}\n{text}\n{end}"
-    if begin in page and end in page:
-        before, rest = page.split(begin, 1)
-        page = before + block + rest.split(end, 1)[1]
-    else:
-        page = f"{page.rstrip()}\n\n{block}\n"
-    docs.write_text(page, encoding="utf-8")
+MEASURE = {'machine': machine, 'engine': engine, 'train': train, 'tag': tag, 'start': start_time, 'scaling': scaling,
+           'pipeline': pipeline}
+
+
+def put(doc, name, text):
+    """Writes `text` between the markers of `name`."""
+    with open(doc, encoding='utf-8') as file:
+        all_of = file.read()
+    begin, end = f'<!-- begin {name} -->', f'<!-- end {name} -->'
+    if begin not in all_of or end not in all_of:
+        raise Failed(f'{doc} has no place {begin} … {end}')
+    before, after = all_of.split(begin)[0], all_of.split(end)[1]
+    with open(doc, 'w', encoding='utf-8') as file:
+        file.write(f'{before}{begin}\n{text}\n{end}{after}')
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    arguments.add_argument("--only", help="sections, by commas [default: all]")
-    arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--threads", default="1,2")
-    arguments.add_argument("--models", default="S,M,L,Mgru", help="of the engine's section")
-    arguments.add_argument("--quick", action="store_true", help="less time for each point")
-    arguments.add_argument("--strand", default="target/release/strand")
-    arguments.add_argument("--python", default=sys.executable, help="the peers' Python")
-    arguments.add_argument("--peers", type=pathlib.Path, default=pathlib.Path("../shared/peers"))
-    arguments.add_argument("--text", type=pathlib.Path)
-    arguments.add_argument("--spacy-model")
-    arguments.add_argument("--brokers")
-    arguments.add_argument("--docs", type=pathlib.Path, default=pathlib.Path("docs/PERFORMANCE.md"))
-    given = arguments.parse_args()
-    given.threads = [int(threads) for threads in given.threads.split(",")]
-    names = [section.name for section in SECTIONS]
-    wanted = given.only.split(",") if given.only else names
-    for name in wanted:
-        if name not in names:
-            arguments.error(f"--only {name}: there are {', '.join(names)}")
-    write(given.docs, "machine", machine())
-    for section in SECTIONS:
-        if section.name not in wanted:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--only', default=','.join(SECTIONS[:-1]), help='sections: ' + ', '.join(SECTIONS))
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--quick', action='store_true')
+    parser.add_argument('--threads', default='1,2')
+    parser.add_argument('--models', default='S,M,L,Mgru')
+    parser.add_argument('--raw', help='all lines of all runs go to this file too')
+    parser.add_argument('--strand', default='target/release/strand')
+    parser.add_argument('--doc', default='docs/PERFORMANCE.md')
+    parser.add_argument('--peer-python', default=sys.executable)
+    parser.add_argument('--rnn-speed', help='path of rnn_speed.py')
+    parser.add_argument('--train-speed', help='path of train_speed.py')
+    parser.add_argument('--text', help='running text for `strand tag`')
+    parser.add_argument('--tag-precisions', default='', help='`strand tag` also with these: bf16,int8')
+    parser.add_argument('--spacy-python', help='a Python with spaCy')
+    parser.add_argument('--spacy-package', default='en_core_web_sm')
+    parser.add_argument('--pipeline-command', help='what prints the lines of the pipeline section')
+    args = parser.parse_args()
+    wanted = args.only.split(',')
+    unknown = [name for name in wanted if name not in SECTIONS]
+    if unknown:
+        parser.error(f'--only {",".join(unknown)}: there are {", ".join(SECTIONS)}')
+    raw = open(args.raw, 'a', encoding='utf-8') if args.raw else io.StringIO()
+    failed = False
+    for name in SECTIONS:
+        if name not in wanted:
             continue
-        needed = getattr(section, "needs", lambda _: None)(given)
-        if needed:
-            print(f"{section.name}: left out, it needs {needed}", file=sys.stderr)
-            continue
-        print(f"{section.name} …", file=sys.stderr, flush=True)
-        write(given.docs, section.name, section.run(given))
+        print(f'{name} …', file=sys.stderr, flush=True)
+        try:
+            put(args.doc, name, MEASURE[name](args, raw))
+        except Failed as error:
+            failed = True
+            print(f'{name}: {error}', file=sys.stderr)
+    sys.exit(1 if failed else 0)
 
 
-if __name__ == "__main__":
+if __name__ == '__main__':
     main()

@@ -1,75 +1,86 @@
 #!/usr/bin/env python3
-"""Time from starting `strand run` to /readyz answering 200, with the embedded queue: for each model directory the median,
-least and most of several runs, in an empty data directory and in one that a run before has left.
+"""From exec to ready: how long `strand run` takes, with the embedded queue, until GET /readyz answers 200.
 
-usage: start.py [--strand target/release/strand] [--rounds 9] [--data-dir DIR] [MODEL ...]     (default: all of models/)
-"""
+usage: start.py [--strand target/release/strand] [--models DIR ...] [--runs 7]
+Each run is a process of its own, first with a new data directory, then with the one left behind. Prints TSV:
+model, MB of weights, milliseconds fresh (median, least, most), milliseconds again (median, least, most)."""
 import argparse
+import glob
 import http.client
-import pathlib
-import signal
-import socket
+import os
+import re
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
-LIMIT_S = 30
+HEAD = ['model', 'MB', 'fresh_ms', 'least', 'most', 'again_ms', 'least', 'most']
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def is_ready(port):
-    try:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-
-
-def start_ms(strand, model, data_dir):
-    """Milliseconds from exec to ready; the daemon is stopped afterwards."""
-    port = free_port()
-    command = [strand, "run", "--model", model, "--data-dir", data_dir, "--http", f"127.0.0.1:{port}"]
+def ready_after(strand, model, data):
+    """Seconds until ready, or what the daemon said instead of starting."""
+    command = [strand, 'run', '--model', model, '--data-dir', data, '--http', '127.0.0.1:0', '--log-format', 'text']
     began = time.perf_counter()
-    daemon = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    daemon = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     try:
-        while not is_ready(port):
-            if daemon.poll() is not None:
-                raise SystemExit(f"{' '.join(map(str, command))} ended with {daemon.returncode} before it was ready")
-            if time.perf_counter() - began > LIMIT_S:
-                raise SystemExit(f"{model}: not ready after {LIMIT_S} s")
+        said, address = '', None
+        for line in daemon.stderr:
+            said += line
+            address = re.search(r'listening on http://([\d.:]+)/', line)
+            if address:
+                break
+        if not address:
+            return None, said.strip().splitlines()[-1] if said.strip() else 'it ended without a word'
+        while True:
+            connection = http.client.HTTPConnection(address[1], timeout=10)
+            connection.request('GET', '/readyz')
+            if connection.getresponse().status == 200:
+                return time.perf_counter() - began, None
+            connection.close()
             time.sleep(0.0005)
-        return 1000 * (time.perf_counter() - began)
     finally:
-        daemon.send_signal(signal.SIGTERM)
+        daemon.terminate()
+        daemon.stderr.close()
         daemon.wait()
 
 
-def main():
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("models", nargs="*", type=pathlib.Path)
-    arguments.add_argument("--strand", default="target/release/strand")
-    arguments.add_argument("--rounds", type=int, default=9)
-    arguments.add_argument("--data-dir", help="where data directories are made [default: the system's temporary one]")
-    given = arguments.parse_args()
-    models = given.models or sorted(path.parent for path in pathlib.Path("models").glob("*/model.toml"))
-    print("model\tdata\tmedian_ms\tleast\tmost", flush=True)
+def measure(strand, model, runs):
+    """Fresh and again, each milliseconds of all runs; or why not."""
+    times = ([], [])
+    for _ in range(runs):
+        with tempfile.TemporaryDirectory() as data:
+            for times_of in times:
+                seconds, refusal = ready_after(strand, model, data)
+                if refusal:
+                    return None, refusal
+                times_of.append(seconds * 1e3)
+    return times, None
+
+
+def rows(strand, models, runs):
     for model in models:
-        first, again = [], []
-        for _ in range(given.rounds):
-            with tempfile.TemporaryDirectory(dir=given.data_dir) as place:
-                first.append(start_ms(given.strand, model, place))
-                again.append(start_ms(given.strand, model, place))
-        for data, times in [("new", first), ("there", again)]:
-            median = statistics.median(times)
-            print(f"{model.name}\t{data}\t{median:.1f}\t{min(times):.1f}\t{max(times):.1f}", flush=True)
+        times, refusal = measure(strand, model, runs)
+        name = os.path.basename(model.rstrip('/'))
+        if refusal:
+            print(f'{name}: {refusal}', file=sys.stderr)
+            continue
+        size = os.path.getsize(os.path.join(model, 'weights.safetensors')) / 1e6
+        cells = [f(of) for of in times for f in (statistics.median, min, max)]
+        yield [name, f'{size:.1f}'] + [f'{cell:.1f}' for cell in cells]
 
 
-if __name__ == "__main__":
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--strand', default='target/release/strand')
+    parser.add_argument('--models', nargs='*')
+    parser.add_argument('--runs', type=int, default=7)
+    args = parser.parse_args()
+    models = args.models or sorted(os.path.dirname(path) for path in glob.glob('models/*/model.toml'))
+    print('\t'.join(HEAD), flush=True)
+    for row in rows(args.strand, models, args.runs):
+        print('\t'.join(row), flush=True)
+
+
+if __name__ == '__main__':
     main()

@@ -1,125 +1,120 @@
 #!/usr/bin/env python3
-"""Words per second of `strand tag` beside its own network alone and spaCy, by turns on the same text, all on one core.
+"""Words a second of `strand tag` beside spaCy, on one thread, by turns.
 
-usage: tag_peers.py TEXT [--strand target/release/strand] [--model models/ner-en] [--rounds 5] [--words 100000]
-                         [--spacy-model en_core_web_sm]
+usage: tag_peers.py TEXT [--strand target/release/strand] [--model models/ner-en] [--rounds 5] [--cpu 0] [--peer-python PYTHON]
+TEXT is a file of running text, a sentence or paragraph a line. `strand tag` reads it as one stream (strand) and line by line
+as streams of their own (strand-lines); spaCy reads it line by line with nlp.pipe, once with all of its pipeline
+(spacy-all) and once with tok2vec and ner alone (spacy-ner). Words are counted by each side's own tokens; loading the
+model counts for neither: it is measured with an empty text and taken off.
 
-TEXT is running text with a sentence or a paragraph a line; its first --words words (by white space) are used. Runs in a
-Python that has spaCy and the model. Everything is pinned to one core. For Strand the whole process counts, its start
-included; for spaCy only `nlp.pipe`, once everything is loaded. Peers: `strand tag --lines` (a line a stream) and without
-(one stream), `strand bench tag` (the network alone, with features at hand), spaCy's `ner` with what it needs (`tok2vec`),
-and the whole pipeline.
-"""
+All run on one processor (--cpu) and are measured by processor time, which on one thread of a quiet machine is the time that
+passes, and on a busy one does not count the others. The peer is a process of its own that is handed the text anew each round. Prints TSV: what,
+words a second (median, least, most); then ratios, strand over each peer."""
 import argparse
-import importlib
+import json
 import os
-import pathlib
+import resource
 import statistics
 import subprocess
+import sys
 import tempfile
-import time
 
-BATCH = 128  # texts; spaCy's default is 1000, which is no faster here and not as fair in memory
-
-
-def first_words(path, wanted):
-    """The first lines with so many words, and how many there are."""
-    lines, words = [], 0
-    with open(path, encoding="utf-8", errors="replace") as text:
-        for line in text:
-            line = " ".join(line.split())
-            if line:
-                lines.append(line)
-                words += line.count(" ") + 1
-                if words >= wanted:
-                    break
-    return lines, words
+PEER = r'''
+import sys, time, json, importlib
+package, path = sys.argv[1], sys.argv[2]
+texts = [line.strip() for line in open(path, encoding='utf-8') if line.strip()]
+nlp = importlib.import_module(package).load()
+keep = {'all': nlp.pipe_names, 'ner': [n for n in ('tok2vec', 'transformer', 'ner') if n in nlp.pipe_names]}
+for request in sys.stdin:
+    with nlp.select_pipes(enable=keep[request.strip()]):
+        began = time.process_time()
+        words = sum(len(doc) for doc in nlp.pipe(texts, batch_size=256))
+        print(json.dumps([words, time.process_time() - began]), flush=True)
+'''
 
 
-def seconds(run):
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
+class Peer:
+    def __init__(self, python, package, text, one_thread):
+        command = one_thread + [python, '-c', PEER, package, text]
+        env = dict(os.environ, OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1', MKL_NUM_THREADS='1')
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+
+    def rate(self, pipes):
+        self.process.stdin.write(pipes + '\n')
+        self.process.stdin.flush()
+        words, seconds = json.loads(self.process.stdout.readline())
+        return words / seconds
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
 
 
-def spacy_peers(name, lines, words):
-    spacy = importlib.import_module("spacy")
-    try:
-        load = importlib.import_module(name).load
-    except ImportError:
-        load = lambda **options: spacy.load(name, **options)
-    whole = load()
-    kept = {"tok2vec", "ner"}
-    ner = load(exclude=[pipe for pipe in whole.pipe_names if pipe not in kept])
+def tag(args, text, what, one_thread, out):
+    """Seconds of the processor that `strand tag` takes; `what` is strand, -lines, and a precision."""
+    command = one_thread + [args.strand, 'tag', '--model', args.model, '--threads', '1', '--output', 'conll']
+    command += ['--format', 'text'] + (['--lines'] if '-lines' in what else [])
+    precision = what.rpartition(':')[2] if ':' in what else None
+    command += ['--precision', precision] if precision else []
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with open(out, 'wb') as file:
+        subprocess.run(command + [text], stdout=file, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    def rate(nlp):
-        return words / seconds(lambda: [None for _ in nlp.pipe(lines, batch_size=BATCH)])
 
-    return {"spacy ner": lambda: rate(ner), "spacy whole": lambda: rate(whole)}
+def rounds(args):
+    one_thread = ['taskset', '-c', str(args.cpu)]
+    ours = [what + precision for precision in [''] + [f':{p}' for p in args.precisions.split(',') if p]
+            for what in ('strand', 'strand-lines')]
+    rates = {what: [] for what in ours}
+    peer = None
+    if args.peer_python:
+        peer = Peer(args.peer_python, args.peer_package, args.text, one_thread)
+        rates |= {'spacy-all': [], 'spacy-ner': []}
+        for pipes in ('all', 'ner'):
+            peer.rate(pipes)
+    with tempfile.TemporaryDirectory() as scratch:
+        out, empty = os.path.join(scratch, 'out'), os.path.join(scratch, 'empty.txt')
+        open(empty, 'w').close()
+        for _ in range(args.rounds):
+            for what in rates:
+                if what.startswith('spacy'):
+                    rate = peer.rate(what.removeprefix('spacy-'))
+                else:
+                    start = min(tag(args, empty, what, one_thread, out) for _ in range(3))
+                    seconds = tag(args, args.text, what, one_thread, out) - start
+                    with open(out, 'rb') as file:
+                        rate = sum(line != b'\n' for line in file) / seconds
+                rates[what].append(rate)
+                print(f'{what}\t{rate:.0f}', file=sys.stderr, flush=True)
+    if peer:
+        peer.close()
+    return rates
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("text", type=pathlib.Path)
-    arguments.add_argument("--strand", default="target/release/strand")
-    arguments.add_argument("--model", default="models/ner-en")
-    arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--words", type=int, default=100_000)
-    arguments.add_argument("--spacy-model", default="en_core_web_sm", help="package or name; `none` leaves spaCy out")
-    given = arguments.parse_args()
-    core = min(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {core})
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[variable] = "1"
-
-    lines, words = first_words(given.text, given.words)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as text:
-        text.write("\n".join(lines) + "\n")
-        text.flush()
-
-        def strand(*options, command=("tag",)):
-            call = [given.strand, *command, "--model", given.model, text.name, *options]
-            return subprocess.run(call, check=True, capture_output=True, text=True).stdout
-
-        def tag(*options):
-            return words / seconds(lambda: strand("--threads", "1", "--output", "jsonl", *options))
-
-        def network(*options):
-            """In words by white space too: the network's are tokens."""
-            call = strand("--rounds", "1", *options, command=("bench", "tag"))
-            _, _, _, tokens_per_s, *_, tokens = call.split()
-            return float(tokens_per_s) * words / float(tokens)
-
-        peers = {
-            "strand lines": lambda: tag("--lines"),
-            "network lines": lambda: network("--lines"),
-            "strand lines int8": lambda: tag("--lines", "--precision", "int8"),
-            "network lines int8": lambda: network("--lines", "--precision", "int8"),
-            "strand stream": tag,
-            "network stream": network,
-        }
-        if given.spacy_model != "none":
-            peers |= spacy_peers(given.spacy_model, lines, words)
-        rates = {peer: [] for peer in peers}
-        for peer in peers.values():
-            peer()  # to warm up
-        for _ in range(given.rounds):
-            for name, peer in peers.items():
-                rates[name].append(peer())
-
-    print(f"# {words} words, {len(lines)} lines, {given.rounds} rounds by turns, one core")
-    # Of a network what `strand tag` reaches of it, of spaCy how much faster `strand tag --lines` is, in f32 and in int8.
-    print("peer\twords_per_s\tmin\tmax\tstrand_over_it\tint8_over_it")
-    for name, of_peer in rates.items():
-        like = "strand " + name.split(maxsplit=1)[1] if name.startswith("network") else name
-        like = like if like in rates else "strand lines"
-        ratios = [
-            statistics.median(ours / theirs for ours, theirs in zip(rates[peer], of_peer))
-            for peer in (like, "strand lines int8")
-        ]
-        figures = [statistics.median(of_peer), min(of_peer), max(of_peer)]
-        print(name, *(f"{figure:.0f}" for figure in figures), *(f"{ratio:.2f}" for ratio in ratios), sep="\t")
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('text')
+    parser.add_argument('--strand', default='target/release/strand')
+    parser.add_argument('--model', default='models/ner-en')
+    parser.add_argument('--precisions', default='', help='also with `--precision` bf16, int8')
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--cpu', type=int, default=0)
+    parser.add_argument('--peer-python', help='a Python with spaCy; absent: strand alone')
+    parser.add_argument('--peer-package', default='en_core_web_sm')
+    args = parser.parse_args()
+    rates = rounds(args)
+    print('what\twords_per_s\tleast\tmost')
+    for what, all_of in rates.items():
+        print(f'{what}\t{statistics.median(all_of):.0f}\t{min(all_of):.0f}\t{max(all_of):.0f}')
+    print('ratio\tmedian\tleast\tmost')
+    for ours in (what for what in rates if what.startswith('strand')):
+        for theirs in rates:
+            if theirs.startswith('spacy'):
+                ratios = [a / b for a, b in zip(rates[ours], rates[theirs])]
+                print(f'{ours}/{theirs}\t{statistics.median(ratios):.2f}\t{min(ratios):.2f}\t{max(ratios):.2f}')
 
 
-if __name__ == "__main__":
+if __name__ == '__main__':
     main()

@@ -12,8 +12,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use strand::encode::InputError;
 use strand::model::{Model, Output, Session, Stepper};
 
-/// The most streams that are stepped together.
-const BATCH_STREAMS: usize = 64;
+/// The most streams that are stepped together. The network takes them by length, so that of many short ones few are ever
+/// alone at their end.
+const BATCH_STREAMS: usize = 512;
 /// The most that may be in flight, as [`Piece::weight`] counts it.
 const MAX_IN_FLIGHT: usize = 1 << 20;
 

@@ -122,14 +122,14 @@ impl Layer {
         h: &mut [f32],
         c: &mut [f32],
         y: &mut Vec<f32>,
-        mut trace: Option<&mut Trace>,
+        trace: Option<&mut Trace>,
         scratch: &mut LayerScratch,
     ) {
         let rows: usize = sizes.iter().sum();
         let width = self.width();
         scratch.gates.resize(rows * width, 0.0);
         self.w_ih.product(Start::Row(&self.bias), rows, x, &mut scratch.gates, width);
-        self.steps(sizes, h, c, y, trace.as_deref_mut(), scratch);
+        self.steps(sizes, h, c, y, trace, scratch);
         if self.spec.residual {
             y.iter_mut().zip(x).for_each(|(y, &x)| *y += x);
         }

@@ -29,9 +29,8 @@ impl Point {
     /// With the multiplications and additions of a step as its work, in millions.
     fn of_flops(self, shape: &NetShape) -> Point {
         let layers = shape.layers.iter().enumerate();
-        let weights = |(k, layer): (usize, &LayerSpec)| {
-            layer.cell.gates() * layer.hidden * (shape.layer_input(k) + layer.hidden)
-        };
+        let weights =
+            |(k, layer): (usize, &LayerSpec)| layer.cell.gates() * layer.hidden * (shape.layer_input(k) + layer.hidden);
         let all = layers.map(weights).sum::<usize>() + shape.top() * shape.classes;
         Point { work: 2.0 * all as f64 / 1e6, ..self }
     }

@@ -13,9 +13,7 @@ use crate::pipeline::{Parts, Pipeline, System};
 use crate::rnn::Cell;
 use crate::shutdown::Shutdown;
 use crate::state::MemoryStates;
-use crate::transport::{
-    Origin, PollLimits, Polled, RawRecord, Sink, Source, Transaction, Transport, TransportError,
-};
+use crate::transport::{Origin, PollLimits, Polled, RawRecord, Sink, Source, Transaction, Transport, TransportError};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -15,7 +15,6 @@ macro_rules! compiled {
     ($($name:ident($($arg:ident: $ty:ty),*);)*) => {
         $(
             #[target_feature(enable = "avx2,fma")]
-            #[allow(clippy::too_many_arguments)]
             fn $name($($arg: $ty),*) {
                 portable::$name($($arg),*);
             }

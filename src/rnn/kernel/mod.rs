@@ -6,6 +6,9 @@
 //! multiply-add), whatever the number of rows and the instruction set. So results are bit for bit the same for any
 //! batch, and on every processor.
 
+// A kernel is told where each matrix begins and how its rows lie, number by number.
+#![allow(clippy::too_many_arguments)]
+
 /// The elementwise kernels with their signatures, for `$make!` to make something of each: the table, what an
 /// instruction set puts into it, the methods of [`Real`]. All are functions of [`portable`]; what they do is said there.
 macro_rules! elementwise {

@@ -247,7 +247,6 @@ impl Narrow {
 
 /// `c[m, n] = start + a[m, k] · b[k, n]`; row `i` of A starts at `a[i * k]`, of C at `c[i * ldc]`. What comes of a row does
 /// not depend on the others.
-#[allow(clippy::too_many_arguments)]
 pub fn product(
     kernels: &NarrowKernels,
     start: Start<'_>,

@@ -213,7 +213,6 @@ pub fn lstm_back<T: Real>(hidden: usize, gates: &[T], c: &[T], c_prev: &[T], dh:
 /// What one step's elementwise part passes back, LSTM with peepholes: as [`lstm_back`]. What comes back to the
 /// peepholes themselves is `dgates` times the c that the gate saw.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 pub fn peephole_back<T: Real>(
     hidden: usize,
     peephole: &[T],
