@@ -124,15 +124,14 @@ pub struct WriterThread {
     thread: JoinHandle<()>,
 }
 
-/// The data directory, opened while it is not known yet for which model.
-pub struct Opened {
+/// The data directory, opened.
+struct Opened {
     file: StateFile,
     start: Instant,
 }
 
 impl Opened {
-    /// Opens the data directory, made if it isn't there.
-    pub fn open(config: &EmbeddedConfig, events: &Events) -> Result<Opened, StoreError> {
+    fn open(config: &EmbeddedConfig, events: &Events) -> Result<Opened, StoreError> {
         let path = config.data_dir.join("strand.redb");
         let start = Instant::now();
         let opened = StateFile::open_with(&path, config.cache.len(), events.clone(), tables::create);
@@ -156,8 +155,7 @@ impl Embedded {
         Embedded::start(Opened::open(config, events)?, config, policy, events)
     }
 
-    /// Begins to write.
-    pub fn start(
+    fn start(
         opened: Opened,
         config: &EmbeddedConfig,
         policy: &ModelPolicy,
