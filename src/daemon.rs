@@ -5,12 +5,12 @@ use crate::encode::InputFormat;
 use crate::events::Events;
 use crate::health::Health;
 use crate::http::{App, serve};
-use crate::model::{Model, ModelError};
+use crate::model::{Model, ModelError, ModelSpec};
 use crate::pipeline::{Parts, Pipeline, System};
 use crate::rnn::matrix::Precision;
 use crate::shutdown::Shutdown;
 use crate::state::{ModelPolicy, StoreError};
-use crate::transport::embedded::{Embedded, WriterThread};
+use crate::transport::embedded::{Embedded, Opened, WriterThread};
 use crate::transport::{Transport, TransportError, kafka, stdio};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -59,9 +59,15 @@ pub async fn run(
     shutdown: Shutdown,
     started: impl FnOnce(Arc<Model>, Option<Embedded>),
 ) -> Result<(), DaemonError> {
+    let labels = Models::labels(&config)?;
+    let events = Events::new(&labels).map_err(|e| DaemonError::Start(std::io::Error::other(e)))?;
+    // The disk is waited for while the weights are read and packed.
+    let opening = (config.transport.kind == TransportKind::Embedded).then(|| {
+        let (settings, events) = (config.embedded.clone(), events.clone());
+        tokio::task::spawn_blocking(move || Opened::open(&settings, &events))
+    });
     let models = Models::load(&config)?;
     let model = models.model.clone();
-    let events = Events::new(&models.labels()).map_err(|e| DaemonError::Start(std::io::Error::other(e)))?;
     events.starting(env!("CARGO_PKG_VERSION"), &model.spec().name, model.fingerprint());
     if let Some((previous, _)) = &models.previous {
         events.previous_model(&previous.spec().name, previous.fingerprint());
@@ -69,7 +75,7 @@ pub async fn run(
     let health = Health::new(events.clone(), &["pipeline"]);
 
     let policy = models.policy(config.on_model_change);
-    let (transport, embedded, writer) = open_transport(&config, policy, &events, &health, &shutdown).await?;
+    let (transport, embedded, writer) = open_transport(&config, opening, policy, &events, &health, &shutdown).await?;
     let parts = Parts {
         model: model.clone(),
         previous: models.previous,
@@ -160,15 +166,17 @@ impl Models {
         Ok(Models { model, format, previous: previous.transpose()? })
     }
 
-    /// All labels that they give.
-    pub fn labels(&self) -> Vec<String> {
-        let mut labels = self.model.spec().labels.clone();
-        for label in self.previous.iter().flat_map(|(previous, _)| &previous.spec().labels) {
-            if !labels.contains(label) {
-                labels.push(label.clone());
+    /// All labels that the models give, without reading more of them than that takes.
+    fn labels(config: &Config) -> Result<Vec<String>, DaemonError> {
+        let mut labels = spec_of("model", &config.model)?.labels;
+        if let (OnModelChange::Drain, Some(dir)) = (config.on_model_change, &config.previous_model) {
+            for label in spec_of("previous_model", dir)?.labels {
+                if !labels.contains(&label) {
+                    labels.push(label);
+                }
             }
         }
-        labels
+        Ok(labels)
     }
 
     /// Whose states are taken up.
@@ -182,38 +190,47 @@ impl Models {
 }
 
 fn load_model(key: &str, dir: &Path, precision: Option<Precision>) -> Result<Arc<Model>, DaemonError> {
+    spec_of(key, dir)?;
+    Ok(Arc::new(Model::load_as(dir, precision)?))
+}
+
+/// What `model.toml` says, of a model that a daemon can run.
+fn spec_of(key: &str, dir: &Path) -> Result<ModelSpec, DaemonError> {
     if !dir.is_dir() {
         let detail = format!("{key} = {dir:?}: there is no such directory");
         return Err(ConfigError::Invalid(detail).into());
     }
-    let model = Model::load_as(dir, precision)?;
-    if model.spec().needs_the_end() {
+    let spec = ModelSpec::load(dir)?;
+    if spec.needs_the_end() {
         let detail = format!(
             "{key} = {dir:?}: its bidirectional layers see to the end of a stream, which here may never come; train it with \
              [look_ahead] (steps = 4, say), or label files with `strand tag`"
         );
         return Err(ConfigError::Invalid(detail).into());
     }
-    Ok(Arc::new(model))
+    Ok(spec)
 }
 
+/// `opening` is of the embedded transport.
 async fn open_transport(
     config: &Config,
+    opening: Option<JoinHandle<Result<Opened, StoreError>>>,
     policy: ModelPolicy,
     events: &Events,
     health: &Health,
     shutdown: &Shutdown,
 ) -> Result<(Transport, Option<Embedded>, Option<WriterThread>), DaemonError> {
+    if let Some(opening) = opening {
+        let failed = |e| DaemonError::Start(std::io::Error::other(e));
+        let opened = opening.await.map_err(failed)??;
+        let (settings, events) = (config.embedded.clone(), events.clone());
+        let start = move || Embedded::start(opened, &settings, &policy, &events);
+        let (embedded, writer) = tokio::task::spawn_blocking(start).await.map_err(failed)??;
+        return Ok((embedded.transport()?, Some(embedded), Some(writer)));
+    }
     match config.transport.kind {
-        TransportKind::Embedded => {
-            let (settings, events) = (config.embedded.clone(), events.clone());
-            let open = move || Embedded::open(&settings, &policy, &events);
-            let opened = tokio::task::spawn_blocking(open).await;
-            let (embedded, writer) = opened.map_err(|e| DaemonError::Start(std::io::Error::other(e)))??;
-            Ok((embedded.transport()?, Some(embedded), Some(writer)))
-        }
         TransportKind::Stdio => Ok((stdio::open(config, &policy, events)?, None, None)),
-        TransportKind::Kafka => Ok((kafka::open(config, policy, events, health, shutdown)?, None, None)),
+        _ => Ok((kafka::open(config, policy, events, health, shutdown)?, None, None)),
     }
 }
 

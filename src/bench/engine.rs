@@ -9,6 +9,7 @@ use crate::rnn::LayerSpec;
 use crate::rnn::matrix::Precision;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 /// A stack of `layers` layers.
@@ -72,26 +73,56 @@ pub fn steps_per_second(model: &BenchModel, work: &Workload, threads: usize, pre
     let shape = NetShape { dense: model.input, layers, classes: model.classes, ..NetShape::default() };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let net = Network::with_precision(&shape, &Params::random(&shape, &mut rng), precision);
-    let threads = threads.min(work.streams);
-    let share = work.streams.div_ceil(threads);
+    let lone = work.streams == 1;
+    let shares = if lone { 1 } else { threads.min(work.streams) };
+    let share = work.streams.div_ceil(shares);
     let mut parts: Vec<Part> = (0..work.streams)
         .step_by(share)
         .map(|from| Part::new(&net, share.min(work.streams - from), work.steps, model.input, &mut rng))
         .collect();
-    let (mut times, started) = (Vec::new(), Instant::now());
-    while times.len() < 6 || (started.elapsed() < BUDGET && times.len() < 2000) {
-        let round = Instant::now();
-        crate::train::parallel::for_each(threads, parts.iter_mut().collect(), |part: &mut Part| part.run(&net));
-        times.push(round.elapsed().as_secs_f64());
-    }
+    parts.iter_mut().for_each(|part| part.scratch.threads = if lone { threads } else { 1 });
+    let mut times = rounds(&net, parts);
     times.remove(0);
     times.sort_by(f64::total_cmp);
     let all = (work.streams * work.steps) as f64;
     [all / times[times.len() / 2], all / times[times.len() - 1], all / times[0]]
 }
 
+/// Seconds that each round took: every part once, each on a thread of its own that waits for the next round, as the
+/// daemon's shards wait for a batch.
+fn rounds(net: &Network, parts: Vec<Part>) -> Vec<f64> {
+    let mut parts = parts.into_iter();
+    let Some(mut own) = parts.next() else { return Vec::new() };
+    let (mut times, started) = (Vec::new(), Instant::now());
+    std::thread::scope(|scope| {
+        let others: Vec<_> = parts
+            .map(|mut part| {
+                let (begin, begun) = sync_channel::<()>(1);
+                let (end, ended) = sync_channel::<()>(1);
+                scope.spawn(move || {
+                    while begun.recv().is_ok() {
+                        part.run(net);
+                        if end.send(()).is_err() {
+                            return;
+                        }
+                    }
+                });
+                (begin, ended)
+            })
+            .collect();
+        while times.len() < 6 || (started.elapsed() < BUDGET && times.len() < 2000) {
+            let round = Instant::now();
+            others.iter().for_each(|(begin, _)| begin.send(()).expect("the thread waits"));
+            own.run(net);
+            others.iter().for_each(|(_, ended)| ended.recv().expect("the thread ends its round"));
+            times.push(round.elapsed().as_secs_f64());
+        }
+    });
+    times
+}
+
 /// The streams of one thread.
-struct Part {
+pub(super) struct Part {
     features: Vec<Features>,
     states: Vec<Vec<f32>>,
     probabilities: Vec<Vec<f32>>,
@@ -99,7 +130,7 @@ struct Part {
 }
 
 impl Part {
-    fn new(net: &Network, streams: usize, steps: usize, width: usize, rng: &mut ChaCha8Rng) -> Part {
+    pub(super) fn new(net: &Network, streams: usize, steps: usize, width: usize, rng: &mut ChaCha8Rng) -> Part {
         let mut features = || Features {
             steps,
             dense: (0..steps * width).map(|_| rng.random_range(-1.0..1.0)).collect(),
@@ -113,7 +144,7 @@ impl Part {
         }
     }
 
-    fn run(&mut self, net: &Network) {
+    pub(super) fn run(&mut self, net: &Network) {
         self.probabilities.iter_mut().for_each(Vec::clear);
         let mut lanes: Vec<Lane<'_>> = (self.features.iter().zip(&mut self.states).zip(&mut self.probabilities))
             .map(|((features, state), probabilities)| Lane { features, state, probabilities })

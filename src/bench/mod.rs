@@ -2,4 +2,8 @@
 
 pub mod engine;
 pub mod pipeline;
+pub mod plot;
+pub mod roofline;
+pub mod scaling;
+pub mod tag;
 pub mod train;

@@ -12,8 +12,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use strand::encode::InputError;
 use strand::model::{Model, Output, Session, Stepper};
 
-/// The most streams that are stepped together.
-const BATCH_STREAMS: usize = 64;
+/// The most streams that are stepped together. The network takes them by length, so that of many short ones few are ever
+/// alone at their end.
+const BATCH_STREAMS: usize = 512;
 /// The most that may be in flight, as [`Piece::weight`] counts it.
 const MAX_IN_FLIGHT: usize = 1 << 20;
 
@@ -242,6 +243,8 @@ fn work<H: Handler>(shared: &Shared<H>) {
                 batch.push(Taken { order, piece, session, carried, trouble: None });
             }
         }
+        // The other threads have nothing to do while there is only this stream.
+        stepper.spread(if board.lanes.len() == 1 { shared.threads } else { 1 });
         drop(board);
         let outputs = step(&shared.model, &mut stepper, &mut batch);
         let mut finished = Vec::with_capacity(batch.len());

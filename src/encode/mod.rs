@@ -25,6 +25,7 @@ pub(crate) mod dna;
 mod error;
 mod events;
 mod features;
+mod index;
 mod lexicon;
 mod notes;
 mod sentences;

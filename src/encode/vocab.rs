@@ -1,12 +1,16 @@
 //! A vocabulary: texts to table rows, counted from training data, kept in a file with one entry a line.
 
 use super::EncoderError;
+use super::index::Index;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::Path;
 
 /// First line of every vocabulary file: row 0 stands for all that is in none of the others.
 const UNKNOWN: &str = "<UNK>";
+
+/// Bytes that are handed to a hash at once, at least.
+const HASHED_TOGETHER: usize = 1 << 14;
 
 /// How often each text was seen.
 #[derive(Debug, Default)]
@@ -31,58 +35,49 @@ impl Counts {
 
 /// Texts and their rows, from 1; row 0 is unknown.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Vocabulary {
-    entries: Vec<Box<str>>,
-    rows: HashMap<Box<str>, u32>,
-}
+pub(super) struct Vocabulary(Index);
 
 impl Vocabulary {
     /// The vocabulary of what was counted. Texts that a line of the file can't hold stay unknown.
     pub fn learn(counts: Counts, least: u32, most: usize) -> Vocabulary {
         let mut vocabulary = Vocabulary::default();
         for entry in counts.ranked(least.into(), usize::MAX) {
-            if vocabulary.entries.len() >= most {
+            if vocabulary.0.len() >= most {
                 break;
             }
             if !entry.is_empty() && !entry.contains(['\n', '\r']) && &*entry != UNKNOWN {
-                vocabulary.insert(entry);
+                vocabulary.0.insert(&entry);
             }
         }
         vocabulary
     }
 
-    /// False if the entry was there before.
-    fn insert(&mut self, entry: Box<str>) -> bool {
-        let row = self.entries.len() as u32 + 1;
-        let new = self.rows.insert(entry.clone(), row).is_none();
-        self.entries.push(entry);
-        new
-    }
-
     pub fn row(&self, text: &str) -> u32 {
-        self.rows.get(text).copied().unwrap_or(0)
+        self.0.find(text).map_or(0, |number| number as u32 + 1)
     }
 
     /// The text of a row but 0, if there is such a row.
     pub fn entry(&self, row: u32) -> Option<&str> {
-        self.entries.get((row as usize).checked_sub(1)?).map(|entry| &**entry)
+        self.0.get((row as usize).checked_sub(1)?)
     }
 
     /// Rows of the table, the unknown one included.
     pub fn rows(&self) -> usize {
-        self.entries.len() + 1
+        self.0.len() + 1
     }
 
     /// Reads a file whose line k + 1 holds the entry of row k.
     pub fn load(path: &Path) -> Result<Vocabulary, EncoderError> {
-        let mut vocabulary = Vocabulary::default();
-        for (number, line) in lines(&read(path)?, path)? {
+        let bytes = read(path)?;
+        let count = bytes.iter().filter(|&&byte| byte == b'\n').count();
+        let mut vocabulary = Vocabulary(Index::with_capacity(count, bytes.len()));
+        for (number, line) in lines(&bytes, path)? {
             match (number, line) {
                 (1, UNKNOWN) => {}
                 (1, _) => return Err(EncoderError::line(path, 1, format!("expected {UNKNOWN}, found {line:?}"))),
                 (_, "") => return Err(EncoderError::line(path, number, "an empty entry")),
                 (_, UNKNOWN) => return Err(EncoderError::line(path, number, format!("{UNKNOWN} a second time"))),
-                _ if !vocabulary.insert(line.into()) => {
+                _ if !vocabulary.0.insert(line) => {
                     return Err(EncoderError::line(path, number, format!("{line:?} a second time")));
                 }
                 _ => {}
@@ -93,7 +88,7 @@ impl Vocabulary {
 
     pub fn save(&self, path: &Path) -> Result<(), EncoderError> {
         let mut text = String::from(UNKNOWN);
-        for entry in &self.entries {
+        for entry in self.0.iter() {
             text.push('\n');
             text.push_str(entry);
         }
@@ -102,17 +97,25 @@ impl Vocabulary {
     }
 
     pub fn fingerprint_into(&self, hash: &mut Sha256) {
-        fingerprint(hash, self.entries.iter().map(|entry| &**entry));
+        fingerprint(hash, self.0.iter());
     }
 }
 
 /// Hashes a list so that no two lists hash alike.
-pub(super) fn fingerprint<'a>(hash: &mut Sha256, entries: impl ExactSizeIterator<Item = &'a str>) {
+pub(super) fn fingerprint(hash: &mut Sha256, entries: impl ExactSizeIterator<Item = impl AsRef<str>>) {
     hash.update((entries.len() as u64).to_le_bytes());
+    // In few calls: each has its price.
+    let mut together = Vec::new();
     for entry in entries {
-        hash.update((entry.len() as u64).to_le_bytes());
-        hash.update(entry);
+        let entry = entry.as_ref();
+        together.extend_from_slice(&(entry.len() as u64).to_le_bytes());
+        together.extend_from_slice(entry.as_bytes());
+        if together.len() >= HASHED_TOGETHER {
+            hash.update(&together);
+            together.clear();
+        }
     }
+    hash.update(&together);
 }
 
 /// Characters and their rows, from 1; row 0 is unknown.

@@ -76,6 +76,8 @@ pub struct AheadLane<'a> {
 pub(super) struct AheadScratch {
     windows: Windows,
     parts: Vec<Part>,
+    /// Row of each step's first stream.
+    first_row: Vec<usize>,
     trace: Trace,
     x: Vec<f32>,
     forwards: Vec<f32>,
@@ -105,7 +107,7 @@ impl Network {
     /// If no layer is bidirectional.
     pub fn forward_ahead(&self, lanes: &mut [AheadLane<'_>], blocks: Range<usize>, s: &mut Scratch) {
         let window = self.shape().window.expect("a network that looks ahead has bidirectional layers");
-        lanes.sort_by_key(|lane| std::cmp::Reverse(lane.ready));
+        lanes.sort_unstable_by_key(|lane| std::cmp::Reverse(lane.ready));
         let longest = lanes.first().map_or(0, |lane| lane.ready.div_ceil(window.block));
         let most_rows = self.most_rows();
         let mut block = blocks.start;
@@ -137,7 +139,7 @@ impl Network {
         let (from, to) = (blocks.start * window.block, blocks.end.saturating_mul(window.block));
         let mut ahead = std::mem::take(&mut s.ahead);
         s.sizes.clear();
-        let mut first_row = Vec::new();
+        ahead.first_row.clear();
         let mut rows = 0;
         for step in from..to {
             let active = lanes.partition_point(|lane| lane.ready > step);
@@ -145,7 +147,7 @@ impl Network {
                 break;
             }
             s.sizes.push(active);
-            first_row.push(rows);
+            ahead.first_row.push(rows);
             rows += active;
         }
         ahead.parts.clear();
@@ -157,7 +159,8 @@ impl Network {
                 ahead.parts.push(Part { stream, from: first, block, steps });
             }
         }
-        ahead.windows.lay(&mut ahead.parts, rows, |stream, step| first_row[step - from] + stream);
+        let AheadScratch { windows, parts, first_row, .. } = &mut ahead;
+        windows.lay(parts, rows, |stream, step| first_row[step - from] + stream);
         self.gather_ahead(lanes, from, &ahead.windows, s);
         self.layers_ahead(lanes, &mut ahead, s);
         self.logits(&s.x, rows, &mut s.logits);

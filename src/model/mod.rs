@@ -28,6 +28,7 @@ pub mod generate;
 pub mod genes;
 pub mod language;
 pub mod lookahead;
+mod lookup;
 pub mod network;
 pub mod notes;
 mod numbers;
@@ -42,6 +43,7 @@ pub mod testing;
 pub mod transcribe;
 pub mod transduce;
 mod waiting;
+mod wavefront;
 mod weights;
 
 pub use decode::{DecodeKind, DecodeSpec};
@@ -70,6 +72,9 @@ use std::borrow::Cow;
 use std::path::Path;
 use transcribe::Transcriber;
 use transduce::Translator;
+
+/// Numbers that are handed to the hash of the fingerprint at once.
+const HASHED_TOGETHER: usize = 1 << 12;
 
 /// A model read from its directory. Immutable: share it with `Arc`.
 #[derive(Debug)]
@@ -144,9 +149,15 @@ impl Model {
         let class_label = spec.class_labels()?;
         let shape = NetShape::of(&spec, encoder.layout())?;
         shape.check()?;
-        let fingerprint = fingerprint(&spec, &encoder, None, params)?;
+        // The hash takes about as long as packing the weights: one processor for each.
+        let (fingerprint, network) = std::thread::scope(|scope| {
+            let hashed = scope.spawn(|| fingerprint(&spec, &encoder, None, params));
+            let network = Network::with_precision(&shape, &in_use(&spec, params), spec.precision);
+            (hashed.join(), network)
+        });
+        let fingerprint = fingerprint.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok(Model {
-            network: Network::with_precision(&shape, &in_use(&spec, params), spec.precision),
+            network,
             class_label,
             decoder: Decoder::new(&spec, &shape, params)?,
             transcriber: Transcriber::new(&spec),
@@ -226,6 +237,10 @@ impl Model {
         &self.encoder
     }
 
+    pub(crate) fn network(&self) -> &Network {
+        &self.network
+    }
+
     /// Number of weights.
     pub fn parameters(&self) -> usize {
         self.parameters
@@ -250,15 +265,24 @@ impl Parts {
     fn load(dir: &Path) -> Result<Parts, ModelError> {
         let spec = ModelSpec::load(dir)?;
         let invalid = |detail| ModelError::Invalid { path: dir.join("model.toml"), detail };
-        let encoder = Encoder::load(&spec.encoder, dir).map_err(|e| invalid(e.to_string()))?;
+        // The weights are read while the vocabularies are.
+        let path = dir.join("weights.safetensors");
+        let (encoder, bytes) = std::thread::scope(|scope| {
+            let bytes = scope.spawn(|| std::fs::read(&path));
+            (Encoder::load(&spec.encoder, dir), bytes.join())
+        });
+        let encoder = encoder.map_err(|e| invalid(e.to_string()))?;
         let encoder = encoder.with_classes(spec.stream_classes().len());
+        let bytes = bytes.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // Whether they could be read is told once it is known that the rest is in order.
+        let weights = || bytes.map_err(|source| ModelError::Read { path: path.clone(), source });
         let (target, params) = if spec.task == Task::Transduce {
-            let (target, params) = transduce::load(&spec, &encoder, dir)?;
+            let (target, params) = transduce::load(&spec, &encoder, dir, weights)?;
             (Some(target), params)
         } else {
             let shape = NetShape::of(&spec, encoder.layout()).map_err(invalid)?;
             shape.check().map_err(invalid)?;
-            (None, Params::load(&shape, &dir.join("weights.safetensors"))?)
+            (None, Params::of_bytes(&shape, &path, &weights()?)?)
         };
         Ok(Parts { spec, encoder, target, params })
     }
@@ -307,9 +331,14 @@ fn fingerprint(
     if let Some(target) = target {
         target.fingerprint_into(&mut hash);
     }
+    let mut bytes = vec![0; 4 * HASHED_TOGETHER];
     for at in 0..params.len() {
         hash.update(params.name(at));
-        params.slice(at).iter().for_each(|x| hash.update(x.to_le_bytes()));
+        for numbers in params.slice(at).chunks(HASHED_TOGETHER) {
+            let bytes = &mut bytes[..4 * numbers.len()];
+            bytes.chunks_exact_mut(4).zip(numbers).for_each(|(bytes, x)| bytes.copy_from_slice(&x.to_le_bytes()));
+            hash.update(bytes);
+        }
     }
     Ok(hash.finalize().into())
 }

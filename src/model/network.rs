@@ -2,6 +2,7 @@
 
 use super::adaptive::UnitHead;
 use super::lookahead::{AheadLane, AheadScratch};
+use super::lookup::Lookup;
 use super::params::{CharNetShape, NetShape, Params};
 use crate::encode::Features;
 use crate::rnn::LayerSpec;
@@ -39,6 +40,8 @@ pub struct Network {
     layers: Vec<Layer>,
     /// Of each layer the direction that reads backwards, if it has one.
     reverse: Vec<Option<Layer>>,
+    /// The first layer's product with the first table, if there is one.
+    lookup: Option<Lookup>,
     head: Matrix,
     head_bias: Vec<f32>,
     /// For attention.
@@ -69,6 +72,10 @@ pub struct Scratch {
     layer: LayerScratch,
     words: WordCache,
     pub(super) ahead: AheadScratch,
+    /// Threads that a lone long stream may take: this one, and another if more than 1.
+    pub threads: usize,
+    /// The other thread's.
+    pub(super) upper: Option<Box<Scratch>>,
 }
 
 impl Network {
@@ -83,7 +90,7 @@ impl Network {
         let char_layers = chars.map_or(Vec::new(), |c| {
             (0..c.directions()).map(|d| new(&c.layer(), c.dim, shape.char_layer_at(d))).collect()
         });
-        let layers = (shape.layers.iter().enumerate())
+        let layers: Vec<Layer> = (shape.layers.iter().enumerate())
             .map(|(k, l)| new(&l.direction(), shape.layer_input(k), shape.layer_at(k)))
             .collect();
         let reverse = (shape.layers.iter().enumerate())
@@ -97,6 +104,7 @@ impl Network {
             tables: (0..shape.tables.len()).map(|t| params.slice(shape.table_at(t)).to_vec()).collect(),
             char_embed: chars.map_or(Vec::new(), |_| params.slice(shape.char_embed_at()).to_vec()),
             char_layers,
+            lookup: layers.first().and_then(|first| Lookup::new(shape, params, first.bias(), precision)),
             layers,
             reverse,
             head: Matrix::new(params.slice(head), [shape.top(), shape.classes], precision),
@@ -125,6 +133,7 @@ impl Network {
             char_layers: Vec::new(),
             layers: Vec::new(),
             reverse: Vec::new(),
+            lookup: None,
             head: Matrix::empty(),
             head_bias: Vec::new(),
             query: Vec::new(),
@@ -192,7 +201,15 @@ impl Network {
     }
 
     fn windows(&self, lanes: &mut [Lane<'_>], steps: Range<usize>, with_head: bool, s: &mut Scratch) {
-        lanes.sort_by_key(|lane| std::cmp::Reverse(lane.features.steps));
+        if let [lane] = lanes
+            && s.threads > 1
+        {
+            let steps = steps.start..steps.end.min(lane.features.steps);
+            if self.makes_waves(steps.len()) {
+                return self.wave(lane, steps, with_head, s);
+            }
+        }
+        lanes.sort_unstable_by_key(|lane| std::cmp::Reverse(lane.features.steps));
         let most_rows = self.cached_rows();
         for lanes in lanes.chunks_mut(most_rows) {
             self.windows_of(lanes, steps.clone(), most_rows, with_head, s);
@@ -233,9 +250,10 @@ impl Network {
     /// Steps `from ..` of all lanes, as many as `s.sizes` says.
     fn window(&self, lanes: &mut [Lane<'_>], from: usize, rows: usize, with_head: bool, s: &mut Scratch) {
         self.gather(lanes, from, rows, s);
+        self.first_gates(lanes, from, rows, s);
         let streams = s.sizes[0];
         let mut at = 0;
-        for layer in &self.layers {
+        for (k, layer) in self.layers.iter().enumerate() {
             let (hidden, parts) = (layer.hidden(), layer.cell().state());
             s.states.clear();
             for part in 0..parts {
@@ -243,9 +261,10 @@ impl Network {
                     s.states.extend_from_slice(&lane.state[at + part * hidden..at + (part + 1) * hidden]);
                 }
             }
-            let (h, c) = s.states.split_at_mut(streams * hidden);
-            layer.forward(&s.x, &s.sizes, h, c, &mut s.y, &mut s.layer);
-            std::mem::swap(&mut s.x, &mut s.y);
+            let mut states = std::mem::take(&mut s.states);
+            let (h, c) = states.split_at_mut(streams * hidden);
+            self.layer_of(k, h, c, s);
+            s.states = states;
             for part in 0..parts {
                 for (k, lane) in lanes[..streams].iter_mut().enumerate() {
                     let row = (part * streams + k) * hidden;
@@ -271,6 +290,26 @@ impl Network {
         }
     }
 
+    /// Where the first layer's product is looked up: its gates of the window's steps, into `s.layer`.
+    pub(super) fn first_gates(&self, lanes: &[Lane<'_>], from: usize, rows: usize, s: &mut Scratch) {
+        if let Some(lookup) = &self.lookup {
+            s.layer.gates.resize(rows * self.layers[0].width(), 0.0);
+            let tables = self.tables.len();
+            let ids = steps_of(lanes, from, &s.sizes).map(|(features, step)| features.ids[step * tables] as usize);
+            lookup.gates(ids, &self.tables[0], &s.x, &mut s.layer.gates);
+        }
+    }
+
+    /// One layer over the rows of a window: from `s.x` to `s.x`. The first finds its gates in `s.layer`, if they are looked up.
+    pub(super) fn layer_of(&self, k: usize, h: &mut [f32], c: &mut [f32], s: &mut Scratch) {
+        if k == 0 && self.lookup.is_some() {
+            self.layers[0].steps(&s.sizes, h, c, &mut s.y, None, &mut s.layer);
+        } else {
+            self.layers[k].forward(&s.x, &s.sizes, h, c, &mut s.y, &mut s.layer);
+        }
+        std::mem::swap(&mut s.x, &mut s.y);
+    }
+
     /// What the head makes of `x` `[rows, top]`, before the softmax, `[rows, classes]`.
     pub fn logits(&self, x: &[f32], rows: usize, out: &mut Vec<f32>) {
         out.resize(rows * self.shape.classes, 0.0);
@@ -282,14 +321,14 @@ impl Network {
         &self.query
     }
 
-    /// Fills `s.x` `[rows, input]` with the input of the window's steps.
-    fn gather(&self, lanes: &[Lane<'_>], from: usize, rows: usize, s: &mut Scratch) {
-        let steps = (s.sizes.iter().enumerate())
-            .flat_map(|(t, &m)| lanes[..m].iter().map(move |lane| (lane.features, from + t)));
+    /// Fills `s.x` `[rows, input]` with the input of the window's steps, less the first table if that is looked up.
+    pub(super) fn gather(&self, lanes: &[Lane<'_>], from: usize, rows: usize, s: &mut Scratch) {
+        let steps = steps_of(lanes, from, &s.sizes);
+        let skip = usize::from(self.lookup.is_some());
         s.words.encode_new(self, steps.clone(), &mut s.layer);
         s.x.clear();
         s.x.reserve(rows * self.shape.input());
-        steps.for_each(|(features, step)| self.input_of(features, step, &s.words, &mut s.x));
+        steps.for_each(|(features, step)| self.input_of(features, step, skip, &s.words, &mut s.x));
     }
 
     /// The same for windows that see ahead: first the main rows, from step `from` on, then those ahead.
@@ -301,13 +340,13 @@ impl Network {
         s.words.encode_new(self, steps.clone(), &mut s.layer);
         s.x.clear();
         s.x.reserve(windows.rows() * self.shape.input());
-        steps.for_each(|(features, step)| self.input_of(features, step, &s.words, &mut s.x));
+        steps.for_each(|(features, step)| self.input_of(features, step, 0, &s.words, &mut s.x));
     }
 
-    /// Adds the input of one step to `x`; its word is in `words`.
-    fn input_of(&self, f: &Features, step: usize, words: &WordCache, x: &mut Vec<f32>) {
+    /// Adds the input of one step to `x`, without the first `skip` tables; its word is in `words`.
+    fn input_of(&self, f: &Features, step: usize, skip: usize, words: &WordCache, x: &mut Vec<f32>) {
         let (tables, dense) = (self.tables.len(), self.shape.dense);
-        for (k, table) in self.tables.iter().enumerate() {
+        for (k, table) in self.tables.iter().enumerate().skip(skip) {
             let (id, dim) = (f.ids[step * tables + k] as usize, self.shape.tables[k].dim);
             x.extend_from_slice(&table[id * dim..(id + 1) * dim]);
         }
@@ -316,6 +355,15 @@ impl Network {
         }
         x.extend_from_slice(&f.dense[step * dense..(step + 1) * dense]);
     }
+}
+
+/// The steps of a window, in the order of its rows: each stream's features and the step there.
+fn steps_of<'a>(
+    lanes: &'a [Lane<'_>],
+    from: usize,
+    sizes: &'a [usize],
+) -> impl Iterator<Item = (&'a Features, usize)> + Clone {
+    (sizes.iter().enumerate()).flat_map(move |(t, &m)| lanes[..m].iter().map(move |lane| (lane.features, from + t)))
 }
 
 /// The characters of one step's word.

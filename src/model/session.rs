@@ -130,6 +130,11 @@ impl Session {
         model.encoder.finish(&mut self.reader, &mut self.units, &mut self.features)
     }
 
+    /// The input of the steps that wait.
+    pub(crate) fn into_features(self) -> Features {
+        self.features
+    }
+
     /// Steps without a label: they wait for the network, or for steps that it looks ahead to.
     pub fn waiting(&self) -> usize {
         self.features.steps
@@ -231,6 +236,11 @@ impl Stepper {
             wide: Vec::new(),
             weighing: Weighing::default(),
         }
+    }
+
+    /// How many threads a lone long stream may take: this one, and another if more than 1. The labels are the same.
+    pub fn spread(&mut self, threads: usize) {
+        self.scratch.threads = threads;
     }
 
     /// Steps everything that waits in `sessions`, together; what became final is appended to `outputs[k]` for

@@ -91,9 +91,14 @@ impl Params<f32> {
     }
 
     pub(crate) fn read(shape: &impl Tensors, path: &Path) -> Result<Params<f32>, ModelError> {
-        let invalid = |detail: String| ModelError::Invalid { path: path.to_path_buf(), detail };
         let bytes = std::fs::read(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| invalid(format!("not a safetensors file: {e}")))?;
+        Params::of_bytes(shape, path, &bytes)
+    }
+
+    /// As [`Params::load`], from what the file at `path` holds.
+    pub(crate) fn of_bytes(shape: &impl Tensors, path: &Path, bytes: &[u8]) -> Result<Params<f32>, ModelError> {
+        let invalid = |detail: String| ModelError::Invalid { path: path.to_path_buf(), detail };
+        let file = SafeTensors::deserialize(bytes).map_err(|e| invalid(format!("not a safetensors file: {e}")))?;
         let (mut names, mut values) = (Vec::new(), Vec::new());
         for (name, dims, _) in shape.tensors() {
             let numbers = numbers_of(&file, &name, &dims).map_err(invalid)?;

@@ -62,13 +62,16 @@ pub struct Windows {
     pub back_sizes: Vec<usize>,
     /// The row, main or ahead, of each row that is read backwards.
     pub back_rows: Vec<usize>,
+    // Working space.
+    first_ahead: Vec<usize>,
+    order: Vec<usize>,
 }
 
 impl Windows {
     /// Lays out these windows; `row_of(stream, step)` is a block's step's main row.
     pub fn lay(&mut self, parts: &mut [Part], main: usize, row_of: impl Fn(usize, usize) -> usize) {
         self.main = main;
-        parts.sort_by_key(|part| std::cmp::Reverse(part.steps - part.block));
+        parts.sort_unstable_by_key(|part| (std::cmp::Reverse(part.steps - part.block), part.stream, part.from));
         stack(parts.iter().map(|part| part.steps - part.block), &mut self.ahead_sizes);
         self.ahead_after.clear();
         self.ahead_rows.clear();
@@ -80,17 +83,16 @@ impl Windows {
         let last = |part: &Part| row_of(part.stream, part.from + part.block - 1);
         self.ahead_after.extend(parts[..with_rows].iter().map(last));
 
-        let first_ahead: Vec<usize> = self
-            .ahead_sizes
-            .iter()
-            .scan(main, |row, windows| {
-                let first = *row;
-                *row += windows;
-                Some(first)
-            })
-            .collect();
-        let mut order: Vec<usize> = (0..parts.len()).collect();
-        order.sort_by_key(|&place| std::cmp::Reverse(parts[place].steps));
+        self.first_ahead.clear();
+        let mut first = main;
+        for windows in &self.ahead_sizes {
+            self.first_ahead.push(first);
+            first += windows;
+        }
+        let order = &mut self.order;
+        order.clear();
+        order.extend(0..parts.len());
+        order.sort_unstable_by_key(|&place| (std::cmp::Reverse(parts[place].steps), place));
         stack(order.iter().map(|&place| parts[place].steps), &mut self.back_sizes);
         self.back_rows.clear();
         for (at, &windows) in self.back_sizes.iter().enumerate() {
@@ -99,7 +101,7 @@ impl Windows {
                 let step = part.steps - 1 - at;
                 self.back_rows.push(match step.checked_sub(part.block) {
                     None => row_of(part.stream, part.from + step),
-                    Some(ahead) => first_ahead[ahead] + place,
+                    Some(ahead) => self.first_ahead[ahead] + place,
                 });
             }
         }

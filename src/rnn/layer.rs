@@ -122,14 +122,14 @@ impl Layer {
         h: &mut [f32],
         c: &mut [f32],
         y: &mut Vec<f32>,
-        mut trace: Option<&mut Trace>,
+        trace: Option<&mut Trace>,
         scratch: &mut LayerScratch,
     ) {
         let rows: usize = sizes.iter().sum();
         let width = self.width();
         scratch.gates.resize(rows * width, 0.0);
         self.w_ih.product(Start::Row(&self.bias), rows, x, &mut scratch.gates, width);
-        self.steps(sizes, h, c, y, trace.as_deref_mut(), scratch);
+        self.steps(sizes, h, c, y, trace, scratch);
         if self.spec.residual {
             y.iter_mut().zip(x).for_each(|(y, &x)| *y += x);
         }
@@ -191,14 +191,14 @@ impl Layer {
         let (hidden, width, kernels) = (self.spec.hidden, self.width(), kernel::active());
         self.w_hh.product(Start::Old, rows, h, gates, width);
         match self.spec.cell {
-            Cell::Lstm => (kernels.lstm_rows)(hidden, gates, c, h),
+            Cell::Lstm => (kernels.lstm_step)(hidden, gates, c, h),
             Cell::LstmPeephole => (kernels.peephole_rows)(hidden, &self.peephole, gates, c, h),
             Cell::GruSimplified => (kernels.simplified_rows)(hidden, gates, h),
             Cell::Gru => {
                 hn.resize(ROWS * hidden, 0.0);
                 let hn = &mut hn[..rows * hidden];
                 self.w_hn.product(Start::Row(&self.bias_hn), rows, h, hn, hidden);
-                (kernels.gru_rows)(hidden, gates, hn, h);
+                (kernels.gru_step)(hidden, gates, hn, h);
             }
             Cell::Rnn => {
                 match self.spec.nonlinearity {

@@ -95,6 +95,16 @@ pub struct StateFile {
 impl StateFile {
     /// Opens or creates the file. `cache_bytes` bounds the pages kept in memory.
     pub fn open(path: &Path, cache_bytes: usize, events: Events) -> Result<StateFile, StoreError> {
+        StateFile::open_with(path, cache_bytes, events, |_| Ok(()))
+    }
+
+    /// As [`StateFile::open`]; a new file gets its tables together with what `more` writes.
+    pub fn open_with(
+        path: &Path,
+        cache_bytes: usize,
+        events: Events,
+        more: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<StateFile, StoreError> {
         if let Some(parent) = path.parent() {
             let failed = |e| StoreError::Open { path: parent.to_path_buf(), detail: format!("{e}") };
             std::fs::create_dir_all(parent).map_err(failed)?;
@@ -104,17 +114,22 @@ impl StateFile {
         }
         let database = open_database(path, cache_bytes, &events)?;
         let file = StateFile { path: path.to_path_buf(), cache_bytes, database: RwLock::new(Some(database)), events };
-        let found = file.write(|txn| {
-            txn.open_table(STREAMS)?;
-            txn.open_table(SESSIONS)?;
-            txn.open_table(META)?;
-            let mut figures = txn.open_table(FIGURES)?;
-            let found = figures.get("format")?.map(|format| format.value());
-            if found.is_none() {
-                figures.insert("format", FORMAT)?;
-            }
-            Ok(found.unwrap_or(FORMAT))
-        })?;
+        // Writing waits for the disk: only what is not there yet is written.
+        let found = match file.read(|txn| Ok(format_of(txn)))? {
+            Some(found) => found,
+            None => file.write(|txn| {
+                txn.open_table(STREAMS)?;
+                txn.open_table(SESSIONS)?;
+                txn.open_table(META)?;
+                more(txn)?;
+                let mut figures = txn.open_table(FIGURES)?;
+                let found = figures.get("format")?.map(|format| format.value());
+                if found.is_none() {
+                    figures.insert("format", FORMAT)?;
+                }
+                Ok(found.unwrap_or(FORMAT))
+            })?,
+        };
         if found != FORMAT {
             return Err(StoreError::Format { path: path.to_path_buf(), found });
         }
@@ -127,13 +142,15 @@ impl StateFile {
 
     /// Sees to it that every state in the file was made by a model that there is.
     pub fn check_model(&self, policy: &ModelPolicy) -> Result<(), StoreError> {
-        let (by_model, figures) = self.read(|txn| {
+        let (by_model, figures, written) = self.read(|txn| {
             let meta = txn.open_table(META)?;
             let row = |name| Ok::<_, redb::Error>(meta.get(name)?.map(|row| text_of(row.value())));
             let figures = read_figures(txn)?;
-            let counts = [(row("model")?, figures.live - figures.draining), (row("previous")?, figures.draining)];
+            let written = (row("model")?, row("previous")?);
+            let counts = [(written.0.clone(), figures.live - figures.draining), (written.1.clone(), figures.draining)];
             let by_model = counts.into_iter().filter(|(_, live)| *live > 0);
-            Ok((by_model.map(|(model, live)| (model.unwrap_or_default(), live)).collect::<Vec<_>>(), figures))
+            let by_model = by_model.map(|(model, live)| (model.unwrap_or_default(), live)).collect::<Vec<_>>();
+            Ok((by_model, figures, written))
         })?;
         let (ours, others): (Vec<_>, Vec<_>) = by_model.into_iter().partition(|(model, _)| policy.accepts(model));
         let live = others.iter().map(|(_, live)| live).sum();
@@ -143,10 +160,15 @@ impl StateFile {
         }
         let draining = ours.iter().filter(|(model, _)| Some(model) == policy.previous.as_ref());
         let draining = draining.map(|(_, live)| live).sum();
+        let previous = policy.previous.clone().filter(|_| draining > 0);
+        if live == 0 && draining == figures.draining && written == (Some(policy.fingerprint.clone()), previous.clone())
+        {
+            return Ok(());
+        }
         self.write(|txn| {
             let mut meta = txn.open_table(META)?;
             meta.insert("model", policy.fingerprint.as_bytes())?;
-            match policy.previous.as_ref().filter(|_| draining > 0) {
+            match &previous {
                 Some(previous) => _ = meta.insert("previous", previous.as_bytes())?,
                 None => _ = meta.remove("previous")?,
             }
@@ -249,6 +271,14 @@ fn open_database(path: &Path, cache_bytes: usize, events: &Events) -> Result<Dat
         Ok(Err(other)) => Err(StoreError::Open { path: path.to_path_buf(), detail: other.to_string() }),
         Err(_) => Err(damaged("it cannot be made sense of".to_string())),
     }
+}
+
+/// The version of the file's tables; none where they are not all there.
+fn format_of(txn: &ReadTransaction) -> Option<u64> {
+    txn.open_table(STREAMS).ok()?;
+    txn.open_table(SESSIONS).ok()?;
+    txn.open_table(META).ok()?;
+    Some(txn.open_table(FIGURES).ok()?.get("format").ok()??.value())
 }
 
 /// Ends every stream of a model that is not there, without a word; the numbering of their outputs goes on.

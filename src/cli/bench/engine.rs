@@ -2,9 +2,11 @@
 
 use crate::cli::{print, usage};
 use strand::bench::engine::{MODELS, WORKLOADS, steps_per_second};
+use strand::bench::roofline::{Limit, Roofline};
 use strand::rnn::matrix::Precision;
 
-/// Time steps labelled per second by stacked LSTM and GRU taggers of four sizes
+/// Time steps labelled per second by stacked LSTM and GRU taggers of four sizes, and the share of what the processor could do
+/// at best (`roofline`), which is bound by its operations or by reading the weights (`bound`)
 #[derive(clap::Args)]
 pub struct Args {
     /// Numbers of threads to measure with
@@ -29,8 +31,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         return Err(usage("--threads must be at least 1"));
     }
     let wanted = |some: &[String], name: &str| some.is_empty() || some.iter().any(|s| s == name);
+    let roofline = Roofline::measure();
     if !args.tsv {
-        print("model\tworkload\tpeer\tthreads\tsteps_per_s\tmin\tmax\n")?;
+        print(&format!("{}\n", roofline.describe()))?;
+        print("model\tworkload\tpeer\tthreads\tsteps_per_s\tmin\tmax\troofline\tbound\n")?;
     }
     for model in MODELS.iter().filter(|m| wanted(&args.models, m.name)) {
         for &threads in &args.threads {
@@ -41,8 +45,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                         Precision::F32 => "strand".to_string(),
                         narrow => format!("strand-{}", narrow.name()),
                     };
+                    let Limit { steps_per_second: limit, bound } = roofline.limit(model, work, precision);
+                    let share = median / (limit * threads as f64);
                     let (model, work) = (model.name, work.name);
-                    print(&format!("{model}\t{work}\t{peer}\t{threads}\t{median:.0}\t{least:.0}\t{most:.0}\n"))?;
+                    print(&format!(
+                        "{model}\t{work}\t{peer}\t{threads}\t{median:.0}\t{least:.0}\t{most:.0}\t{share:.3}\t{bound}\n"
+                    ))?;
                 }
             }
         }

@@ -2,6 +2,8 @@
 
 mod engine;
 mod pipeline;
+mod scaling;
+mod tag;
 mod train;
 
 /// Measure speed on this machine.
@@ -15,6 +17,8 @@ pub struct Args {
 enum What {
     Engine(engine::Args),
     Pipeline(pipeline::Args),
+    Scaling(scaling::Args),
+    Tag(tag::Args),
     Train(train::Args),
 }
 
@@ -22,6 +26,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     match args.what {
         What::Engine(args) => engine::run(args),
         What::Pipeline(args) => pipeline::run(args),
+        What::Scaling(args) => scaling::run(args),
+        What::Tag(args) => tag::run(args),
         What::Train(args) => train::run(args),
     }
 }

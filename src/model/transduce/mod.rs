@@ -207,14 +207,19 @@ pub fn shape_of(spec: &ModelSpec, encoder: &Encoder, target: &Units) -> Result<T
     Ok(shape)
 }
 
-/// Reads the translator in `dir`; the rest of the model was read.
-pub(super) fn load(spec: &ModelSpec, encoder: &Encoder, dir: &Path) -> Result<(Units, Params<f32>), ModelError> {
+/// Reads the translator in `dir`; the rest of the model was read, and `weights` gives the bytes of its weights' file.
+pub(super) fn load(
+    spec: &ModelSpec,
+    encoder: &Encoder,
+    dir: &Path,
+    weights: impl FnOnce() -> Result<Vec<u8>, ModelError>,
+) -> Result<(Units, Params<f32>), ModelError> {
     let path = dir.join("model.toml");
     let invalid = |detail: String| ModelError::Invalid { path: path.clone(), detail };
     let kind = decoder_of(spec).map_err(invalid)?.units;
     let target = Units::load(kind, &dir.join(TARGET_FILE)).map_err(|e: EncoderError| invalid(e.to_string()))?;
     let shape = shape_of(spec, encoder, &target).map_err(invalid)?;
-    let params = Params::read(&shape, &dir.join("weights.safetensors"))?;
+    let params = Params::of_bytes(&shape, &dir.join("weights.safetensors"), &weights()?)?;
     Ok((target, params))
 }
 

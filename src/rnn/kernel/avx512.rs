@@ -1,6 +1,6 @@
 //! AVX-512F: a panel is two vectors; eight rows by a panel fill sixteen accumulators.
 
-use super::{Kernels, PANEL, WIDE, narrow, portable};
+use super::{Kernels, PANEL, WIDE, lanes, narrow, portable};
 use std::arch::x86_64::*;
 
 /// The table, if this processor has the instructions.
@@ -15,7 +15,6 @@ macro_rules! compiled {
     ($($name:ident($($arg:ident: $ty:ty),*);)*) => {
         $(
             #[target_feature(enable = "avx512f,avx2,fma")]
-            #[allow(clippy::too_many_arguments)]
             fn $name($($arg: $ty),*) {
                 portable::$name($($arg),*);
             }
@@ -25,7 +24,11 @@ macro_rules! compiled {
             name: "avx512",
             tiles: [tile::<8>, tile::<4>, tile::<2>, tile::<1>],
             wide,
-            // SAFETY (both): the table is only handed out by `kernels`, after it has seen the instructions.
+            // SAFETY (all): the table is only handed out by `kernels`, after it has seen the instructions.
+            lstm_step: |hidden, gates, c, h| unsafe { lstm_step(hidden, gates, c, h) },
+            gru_step: |hidden, gates, hn, h| unsafe { gru_step(hidden, gates, hn, h) },
+            peak: |rounds| unsafe { peak(rounds) },
+            read: |numbers| unsafe { read(numbers) },
             bf16_rows: |k, a, words| unsafe { bf16_rows(k, a, words) },
             int8_rows: |k, offset, a, words, scales| unsafe { int8_rows(k, offset, a, words, scales) },
             $($name: |$($arg),*| {
@@ -36,6 +39,30 @@ macro_rules! compiled {
     };
 }
 elementwise!(compiled, f32);
+
+#[target_feature(enable = "avx512f,avx2,fma")]
+fn lstm_step(hidden: usize, gates: &mut [f32], c: &mut [f32], h: &mut [f32]) {
+    // SAFETY: this function has the instructions.
+    unsafe { lanes::lstm_step::<__m512>(hidden, gates, c, h) }
+}
+
+#[target_feature(enable = "avx512f,avx2,fma")]
+fn gru_step(hidden: usize, gates: &mut [f32], hn: &[f32], h: &mut [f32]) {
+    // SAFETY: this function has the instructions.
+    unsafe { lanes::gru_step::<__m512>(hidden, gates, hn, h) }
+}
+
+#[target_feature(enable = "avx512f,avx2,fma")]
+fn peak(rounds: usize) -> f64 {
+    // SAFETY: this function has the instructions.
+    unsafe { lanes::peak::<__m512>(rounds) }
+}
+
+#[target_feature(enable = "avx512f,avx2,fma")]
+fn read(numbers: &[f32]) -> f32 {
+    // SAFETY: this function has the instructions.
+    unsafe { lanes::read::<__m512>(numbers) }
+}
 
 #[target_feature(enable = "avx512f,avx2,fma")]
 fn bf16_rows(k: usize, a: &[f32], words: &mut [u32]) {

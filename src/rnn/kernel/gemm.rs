@@ -31,7 +31,6 @@ pub fn gemm(
 }
 
 /// As [`gemm`], added to `start`.
-#[allow(clippy::too_many_arguments)]
 pub fn gemm_from(
     kernels: &Kernels,
     start: Start<'_>,

@@ -6,6 +6,9 @@
 //! multiply-add), whatever the number of rows and the instruction set. So results are bit for bit the same for any
 //! batch, and on every processor.
 
+// A kernel is told where each matrix begins and how its rows lie, number by number.
+#![allow(clippy::too_many_arguments)]
+
 /// The elementwise kernels with their signatures, for `$make!` to make something of each: the table, what an
 /// instruction set puts into it, the methods of [`Real`]. All are functions of [`portable`]; what they do is said there.
 macro_rules! elementwise {
@@ -39,6 +42,7 @@ pub(super) use elementwise;
 pub mod portable;
 
 mod gemm;
+mod lanes;
 pub mod narrow;
 mod packed;
 mod tiling;
@@ -47,6 +51,8 @@ mod tiling;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod x86_lanes;
 #[cfg(target_arch = "x86_64")]
 mod x86_narrow;
 
@@ -99,6 +105,11 @@ macro_rules! table {
             tiles: [Tile; 4],
             /// One row by [`WIDE`] panels.
             wide: Tile,
+            pub lstm_step: fn(usize, &mut [f32], &mut [f32], &mut [f32]),
+            pub gru_step: fn(usize, &mut [f32], &[f32], &mut [f32]),
+            /// For rooflines: [`lanes::peak`] and [`lanes::read`].
+            pub peak: fn(usize) -> f64,
+            pub read: fn(&[f32]) -> f32,
             /// [`narrow::bf16_rows`] and [`narrow::int8_rows`].
             bf16_rows: fn(usize, &[f32], &mut [u32]),
             int8_rows: fn(usize, u8, &[f32], &mut [u32], &mut [f32]),
@@ -114,6 +125,10 @@ macro_rules! table {
                 portable::tile::<f32, 1>,
             ],
             wide: portable::wide::<f32>,
+            lstm_step: portable::lstm_step::<f32>,
+            gru_step: portable::gru_step::<f32>,
+            peak: portable::peak,
+            read: portable::read,
             bf16_rows: narrow::bf16_rows,
             int8_rows: narrow::int8_rows,
             $($name: portable::$name::<f32>,)*

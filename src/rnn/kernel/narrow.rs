@@ -101,6 +101,9 @@ pub struct NarrowKernels {
     pub offset: bool,
     pub tiles: [NarrowTile; 4],
     pub wide: NarrowTile,
+    /// As that of [`super::Kernels`], of the instruction that multiplies; none where there is no such one, and products are
+    /// those of f32.
+    pub peak: Option<fn(usize) -> f64>,
 }
 
 static PORTABLE_BF16: NarrowKernels = NarrowKernels {
@@ -114,6 +117,7 @@ static PORTABLE_BF16: NarrowKernels = NarrowKernels {
         portable_tile::<Bf16, 1, 1>,
     ],
     wide: portable_tile::<Bf16, 1, { super::WIDE }>,
+    peak: None,
 };
 
 static PORTABLE_INT8: NarrowKernels = NarrowKernels {
@@ -127,6 +131,7 @@ static PORTABLE_INT8: NarrowKernels = NarrowKernels {
         portable_tile::<Int8, 1, 1>,
     ],
     wide: portable_tile::<Int8, 1, { super::WIDE }>,
+    peak: None,
 };
 
 /// All tables for this precision that this processor can run, the best last.
@@ -242,7 +247,6 @@ impl Narrow {
 
 /// `c[m, n] = start + a[m, k] · b[k, n]`; row `i` of A starts at `a[i * k]`, of C at `c[i * ldc]`. What comes of a row does
 /// not depend on the others.
-#[allow(clippy::too_many_arguments)]
 pub fn product(
     kernels: &NarrowKernels,
     start: Start<'_>,

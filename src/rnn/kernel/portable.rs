@@ -6,20 +6,25 @@ use super::{AdamStep, PANEL, Packed, Real, WIDE};
 /// the range of f32. Only IEEE additions, multiplications and fused multiply-adds: vector code gives the same bits.
 #[inline(always)]
 pub fn exp_f32(x: f32) -> f32 {
-    // 1.5 * 2^23: adding it rounds to an integer that then stands in the low bits of the mantissa.
-    const ROUND: f32 = 12_582_912.0;
-    const LN2_HI: f32 = 0.693_145_75;
-    const LN2_LO: f32 = 1.428_606_8e-6;
-    let x = x.clamp(-87.0, 88.0);
+    let x = x.clamp(EXP_LEAST, EXP_MOST);
     let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
     let r = n.mul_add(-LN2_LO, n.mul_add(-LN2_HI, x));
-    let mut p = 1.0f32 / 5040.0;
-    for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0f32] {
-        p = p.mul_add(r, c);
+    let mut p = EXP_TERMS[0];
+    for c in &EXP_TERMS[1..] {
+        p = p.mul_add(r, *c);
     }
     p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
 }
+
+pub(super) const EXP_LEAST: f32 = -87.0;
+pub(super) const EXP_MOST: f32 = 88.0;
+/// 1.5 * 2^23: adding it rounds to an integer that then stands in the low bits of the mantissa.
+pub(super) const ROUND: f32 = 12_582_912.0;
+pub(super) const LN2_HI: f32 = 0.693_145_75;
+pub(super) const LN2_LO: f32 = 1.428_606_8e-6;
+/// Of r^7 to r^0.
+pub(super) const EXP_TERMS: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
 
 /// 1 / (1 + e^-x)
 #[inline(always)]
@@ -31,8 +36,20 @@ pub fn sigmoid<T: Real>(x: T) -> T {
 #[inline(always)]
 pub fn tanh<T: Real>(x: T) -> T {
     let e = (-(x.abs() + x.abs())).exp_();
-    let t = (T::one() - e) / (T::one() + e);
-    if x < T::zero() { -t } else { t }
+    ((T::one() - e) / (T::one() + e)).copysign(x)
+}
+
+/// e^-2|x| with the sign of x: all that tanh x is made of.
+#[inline(always)]
+fn tanh_part<T: Real>(x: T) -> T {
+    (-(x.abs() + x.abs())).exp_().copysign(x)
+}
+
+/// σ(x) tanh(y) from e^-x and the [`tanh_part`] of y, with one division for both: at most (1 + e^88) · 2, which f32 holds.
+#[inline(always)]
+fn sigmoid_tanh<T: Real>(x: T, y: T) -> T {
+    let e = y.abs();
+    ((T::one() - e) / ((T::one() + x) * (T::one() + e))).copysign(y)
 }
 
 /// The LSTM's elementwise part (PyTorch `torch.nn.LSTM`): row by row `gates` `[rows, 4·hidden]` holds the sums for
@@ -55,6 +72,45 @@ pub fn lstm_rows<T: Real>(hidden: usize, gates: &mut [T], c: &mut [T], h: &mut [
         }
         for (h, (&o, &c)) in h.iter_mut().zip(o.iter().zip(&*c)) {
             *h = o * tanh(c);
+        }
+    }
+}
+
+/// One unit's c and h from the sums of its gates i, f, g, o.
+#[inline(always)]
+pub fn lstm_one<T: Real>([i, f, g, o]: [T; 4], c: T) -> (T, T) {
+    let c = c / (T::one() + (-f).exp_()) + sigmoid_tanh((-i).exp_(), tanh_part(g));
+    (c, sigmoid_tanh((-o).exp_(), tanh_part(c)))
+}
+
+/// As [`lstm_rows`] for labelling, which does not look at the gates' values: three divisions instead of five.
+#[inline(always)]
+pub fn lstm_step<T: Real>(hidden: usize, gates: &mut [T], c: &mut [T], h: &mut [T]) {
+    for ((gates, c), h) in
+        gates.chunks_exact(4 * hidden).zip(c.chunks_exact_mut(hidden)).zip(h.chunks_exact_mut(hidden))
+    {
+        for k in 0..hidden {
+            let gate = |g: usize| gates[g * hidden + k];
+            (c[k], h[k]) = lstm_one([gate(0), gate(1), gate(2), gate(3)], c[k]);
+        }
+    }
+}
+
+/// One unit's h from the sums of its gates r and z and of n's input, and the hidden part of n.
+#[inline(always)]
+pub fn gru_one<T: Real>([r, z, n]: [T; 3], hn: T, h: T) -> T {
+    let n = tanh(sigmoid(r).mul_add(hn, n));
+    sigmoid(z).mul_add(h - n, n)
+}
+
+/// As [`gru_rows`] for labelling, which does not look at the gates' values.
+#[inline(always)]
+pub fn gru_step<T: Real>(hidden: usize, gates: &mut [T], hn: &[T], h: &mut [T]) {
+    for ((gates, hn), h) in gates.chunks_exact(3 * hidden).zip(hn.chunks_exact(hidden)).zip(h.chunks_exact_mut(hidden))
+    {
+        for k in 0..hidden {
+            let gate = |g: usize| gates[g * hidden + k];
+            h[k] = gru_one([gate(0), gate(1), gate(2)], hn[k], h[k]);
         }
     }
 }
@@ -102,8 +158,9 @@ pub fn gru_rows<T: Real>(hidden: usize, gates: &mut [T], hn: &[T], h: &mut [T]) 
         r_z.iter_mut().for_each(|x| *x = sigmoid(*x));
         let (r, z) = r_z.split_at(hidden);
         for (n, (&r, &hn)) in n.iter_mut().zip(r.iter().zip(hn)) {
-            *n = tanh(r.mul_add(hn, *n));
+            *n = r.mul_add(hn, *n);
         }
+        n.iter_mut().for_each(|x| *x = tanh(*x));
         for (h, (&z, &n)) in h.iter_mut().zip(z.iter().zip(&*n)) {
             *h = z.mul_add(*h - n, n);
         }
@@ -156,7 +213,6 @@ pub fn lstm_back<T: Real>(hidden: usize, gates: &[T], c: &[T], c_prev: &[T], dh:
 /// What one step's elementwise part passes back, LSTM with peepholes: as [`lstm_back`]. What comes back to the
 /// peepholes themselves is `dgates` times the c that the gate saw.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 pub fn peephole_back<T: Real>(
     hidden: usize,
     peephole: &[T],
@@ -405,4 +461,21 @@ pub fn gemm<T: Real>(m: usize, a: &[T], stride: (usize, usize), b: &Packed<T>, c
             }
         }
     }
+}
+
+/// As [`super::lanes::peak`]: as much as the compiler makes of plain code.
+pub fn peak(rounds: usize) -> f64 {
+    const LANES: usize = 64;
+    let (x, y) = (std::hint::black_box(0.999f32), std::hint::black_box(1e-3f32));
+    let mut chains = [0.5f32; LANES];
+    for _ in 0..rounds {
+        chains.iter_mut().for_each(|chain| *chain = chain.mul_add(x, y));
+    }
+    std::hint::black_box(chains);
+    (rounds * LANES * 2) as f64
+}
+
+/// Reads every number once.
+pub fn read(numbers: &[f32]) -> f32 {
+    sum(numbers, numbers, |x, _| x)
 }

@@ -83,7 +83,6 @@ pub fn over_tiles<W: FnMut(Place)>(m: usize, n: usize, start: Start<'_>, c: &mut
 
 /// A tile of the last panel, which is not whole: it works in a buffer of whole panels.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 fn edge(
     tile: usize,
     row: usize,

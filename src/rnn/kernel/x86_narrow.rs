@@ -22,22 +22,24 @@ pub fn kernels(precision: Precision) -> Vec<&'static NarrowKernels> {
 }
 
 macro_rules! table {
-    ($name:ident, $text:literal, $with:literal, offset: $offset:literal, $tile:ident) => {
+    ($name:ident, $text:literal, $with:literal, offset: $offset:literal, $tile:ident, $peak:expr) => {
         static $name: NarrowKernels = NarrowKernels {
             name: $text,
             with: $with,
             offset: $offset,
             tiles: [$tile::<8, 1>, $tile::<4, 1>, $tile::<2, 1>, $tile::<1, 1>],
             wide: $tile::<1, WIDE>,
+            peak: $peak,
         };
     };
 }
 
-table!(VNNI, "avx512-vnni", "avx512", offset: true, vnni);
-table!(AVX512_BF16, "avx512-bf16", "avx512", offset: false, bf16);
-table!(AVX512_BF16_BY_F32, "avx512", "avx512", offset: false, bf16_by_f32);
-table!(AVX2_INT8, "avx2", "avx2", offset: false, avx2_int8);
-table!(AVX2_BF16, "avx2", "avx2", offset: false, avx2_bf16);
+// SAFETY of the peaks: the tables are only handed out by `kernels`, after it has seen the instructions.
+table!(VNNI, "avx512-vnni", "avx512", offset: true, vnni, Some(|rounds| unsafe { vnni_peak(rounds) }));
+table!(AVX512_BF16, "avx512-bf16", "avx512", offset: false, bf16, Some(|rounds| unsafe { bf16_peak(rounds) }));
+table!(AVX512_BF16_BY_F32, "avx512", "avx512", offset: false, bf16_by_f32, None);
+table!(AVX2_INT8, "avx2", "avx2", offset: false, avx2_int8, None);
+table!(AVX2_BF16, "avx2", "avx2", offset: false, avx2_bf16, None);
 
 /// int8: VPDPBUSD adds four products of an unsigned and a signed byte. The rows are 128 higher than they are, which Σ q of
 /// the column takes back.
@@ -275,4 +277,36 @@ unsafe fn avx2_bf16<const ROWS: usize, const PANELS: usize>(
             }
         }
     }
+}
+
+/// Accumulators of the peaks: enough that none waits for the one before.
+const CHAINS: usize = 12;
+
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn vnni_peak(rounds: usize) -> f64 {
+    let x = _mm512_set1_epi32(std::hint::black_box(0x0102_0304));
+    let mut chains = [_mm512_set1_epi32(1); CHAINS];
+    for _ in 0..rounds {
+        for chain in &mut chains {
+            *chain = _mm512_dpbusd_epi32(*chain, x, x);
+        }
+    }
+    let sum = chains.into_iter().reduce(|a, b| _mm512_add_epi32(a, b)).unwrap_or(x);
+    std::hint::black_box(_mm512_reduce_add_epi32(sum));
+    (rounds * CHAINS * 64 * 2) as f64
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn bf16_peak(rounds: usize) -> f64 {
+    // SAFETY: __m512bh is any 512 bits.
+    let x: __m512bh = unsafe { std::mem::transmute(_mm512_set1_epi32(std::hint::black_box(0x3f00_3f00))) };
+    let mut chains = [_mm512_set1_ps(0.5); CHAINS];
+    for _ in 0..rounds {
+        for chain in &mut chains {
+            *chain = _mm512_dpbf16_ps(*chain, x, x);
+        }
+    }
+    let sum = chains.into_iter().reduce(|a, b| _mm512_add_ps(a, b)).unwrap_or(_mm512_setzero_ps());
+    std::hint::black_box(_mm512_reduce_add_ps(sum));
+    (rounds * CHAINS * 32 * 2) as f64
 }

@@ -124,6 +124,28 @@ pub struct WriterThread {
     thread: JoinHandle<()>,
 }
 
+/// The data directory, opened while it is not known yet for which model.
+pub struct Opened {
+    file: StateFile,
+    start: Instant,
+}
+
+impl Opened {
+    /// Opens the data directory, made if it isn't there.
+    pub fn open(config: &EmbeddedConfig, events: &Events) -> Result<Opened, StoreError> {
+        let path = config.data_dir.join("strand.redb");
+        let start = Instant::now();
+        let opened = StateFile::open_with(&path, config.cache.len(), events.clone(), tables::create);
+        let opened = opened.and_then(|file| {
+            if !file.read(|txn| Ok(tables::exist(txn)))? {
+                file.write(tables::create)?;
+            }
+            Ok(Opened { file, start })
+        });
+        opened.map_err(|error| error.damage_of(&path))
+    }
+}
+
 impl Embedded {
     /// Opens the data directory (made if it isn't there) and begins to write.
     pub fn open(
@@ -131,21 +153,30 @@ impl Embedded {
         policy: &ModelPolicy,
         events: &Events,
     ) -> Result<(Embedded, WriterThread), StoreError> {
-        let path = config.data_dir.join("strand.redb");
-        let opened = Embedded::open_at(&path, config, policy, events);
-        opened.map_err(|error| error.damage_of(&path))
+        Embedded::start(Opened::open(config, events)?, config, policy, events)
     }
 
-    fn open_at(
-        path: &Path,
+    /// Begins to write.
+    pub fn start(
+        opened: Opened,
         config: &EmbeddedConfig,
         policy: &ModelPolicy,
         events: &Events,
     ) -> Result<(Embedded, WriterThread), StoreError> {
-        let start = Instant::now();
-        let file = Arc::new(StateFile::open(path, config.cache.len(), events.clone())?);
+        let path = opened.file.path().to_path_buf();
+        let started = Embedded::start_at(&path, opened, config, policy, events);
+        started.map_err(|error| error.damage_of(&path))
+    }
+
+    fn start_at(
+        path: &Path,
+        Opened { file, start }: Opened,
+        config: &EmbeddedConfig,
+        policy: &ModelPolicy,
+        events: &Events,
+    ) -> Result<(Embedded, WriterThread), StoreError> {
+        let file = Arc::new(file);
         file.check_model(policy)?;
-        file.write(tables::create)?;
         let (counters, figures) = file.read(|txn| Ok((Counters::read(txn)?, read_figures(txn)?)))?;
         let acknowledged = Acknowledged::open(path, counters.queue_next)?;
         let (writes, requests) = mpsc::channel(WAITING_WRITES);

@@ -77,6 +77,19 @@ pub fn create(txn: &WriteTransaction) -> Result<(), redb::Error> {
     Ok(())
 }
 
+/// Whether [`create`] was.
+pub fn exist(txn: &ReadTransaction) -> bool {
+    let all = [
+        txn.open_table(QUEUE).is_ok(),
+        txn.open_table(LABELS).is_ok(),
+        txn.open_table(LOG).is_ok(),
+        txn.open_table(DEAD_LETTERS).is_ok(),
+        txn.open_table(CLIENTS).is_ok(),
+        txn.open_table(COUNTERS).is_ok(),
+    ];
+    all.iter().all(|is_there| *is_there)
+}
+
 /// A record in the queue.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Queued {

@@ -8,6 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// Bytes that an entry takes beside key and value, about.
 const OVERHEAD: usize = 96;
 
+/// A key and its new value; none: it is deleted.
+type Change<'a> = (&'a [u8], Option<&'a [u8]>);
+
 /// By partition and key: the state's bytes, or that there is none any more.
 #[derive(Default)]
 pub struct Unwritten {
@@ -60,7 +63,7 @@ impl Unwritten {
     }
 
     /// Partitions of which there is something, each with its keys in order.
-    pub fn sorted(&self) -> impl Iterator<Item = (i32, Vec<(&[u8], Option<&[u8]>)>)> {
+    pub fn sorted(&self) -> impl Iterator<Item = (i32, Vec<Change<'_>>)> {
         self.of.iter().map(|(partition, changes)| {
             let mut changes: Vec<_> = changes.iter().map(|(key, value)| (&key[..], value.as_deref())).collect();
             changes.sort_unstable_by_key(|(key, _)| *key);

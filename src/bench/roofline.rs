@@ -1,0 +1,110 @@
+//! What a core could do at best (Williams, Waterman and Patterson 2009): its peak of operations, by a kernel that only touches
+//! registers, and how fast it reads what holds the weights, both measured on the spot.
+
+use super::engine::{BenchModel, Workload};
+use crate::rnn::Cell;
+use crate::rnn::kernel;
+use crate::rnn::kernel::narrow;
+use crate::rnn::matrix::Precision;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Rows that share one sweep over the weights: see [`crate::rnn::layer`].
+const ROWS: usize = 64;
+
+/// A core's limits.
+#[derive(Debug)]
+pub struct Roofline {
+    /// Operations per second in each precision.
+    peak: [f64; 3],
+    /// Bytes per second by the size of what is read, in powers of two from 16 KiB on.
+    read: BTreeMap<usize, f64>,
+}
+
+/// What a workload could reach.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    pub steps_per_second: f64,
+    /// Where most of that time goes: `"compute"` or `"memory"`.
+    pub bound: &'static str,
+}
+
+/// The best of some rounds of `work`, in units that it counts, per second.
+fn best_rate(mut work: impl FnMut() -> f64) -> f64 {
+    let rate = |_| {
+        let started = Instant::now();
+        let done = work();
+        done / started.elapsed().as_secs_f64()
+    };
+    (0..7).map(rate).fold(0.0, f64::max)
+}
+
+impl Roofline {
+    /// Takes about a second.
+    pub fn measure() -> Roofline {
+        let kernels = kernel::active();
+        let peak = Precision::ALL.map(|precision| {
+            let narrow = (precision != Precision::F32).then(|| narrow::active(precision).peak).flatten();
+            let peak = narrow.unwrap_or(kernels.peak);
+            best_rate(|| peak(1 << 18))
+        });
+        let read = (14..=26).map(|power: u32| {
+            let numbers = vec![1.0f32; (1 << power) / size_of::<f32>()];
+            let times = (1usize << 26 >> power).max(1);
+            let bytes = (times << power) as f64;
+            let rate = best_rate(|| {
+                (0..times).for_each(|_| _ = std::hint::black_box((kernels.read)(std::hint::black_box(&numbers))));
+                bytes
+            });
+            (1 << power, rate)
+        });
+        Roofline { peak, read: read.collect() }
+    }
+
+    /// Bytes per second where so many are read over and over: of the sizes measured, the next larger.
+    fn bandwidth(&self, bytes: usize) -> f64 {
+        self.read.range(bytes..).next().or(self.read.last_key_value()).map_or(f64::INFINITY, |(_, rate)| *rate)
+    }
+
+    /// What this workload could reach on one core: every product takes as long as its operations at the peak or reading its
+    /// weights once a sweep, whichever is longer. Activations are not counted.
+    pub fn limit(&self, model: &BenchModel, work: &Workload, precision: Precision) -> Limit {
+        let per_weight = [4, 2, 1][precision as usize];
+        let gates = match model.cell {
+            Cell::Gru => 3,
+            _ => 4,
+        } * model.hidden;
+        let rows = work.streams * work.steps;
+        // Of each product: its weights, rows that go through it in all, and at a time.
+        let mut products = Vec::new();
+        for layer in 0..model.layers {
+            let input = if layer == 0 { model.input } else { model.hidden };
+            products.push((input * gates, rows));
+            products.push((model.hidden * gates, work.streams));
+        }
+        products.push((model.hidden * model.classes, rows));
+        let all: usize = products.iter().map(|(weights, _)| weights * per_weight).sum();
+        let (mut compute, mut memory) = (0.0, 0.0);
+        for (weights, together) in products {
+            let bytes = weights * per_weight;
+            // Step by step over one layer, its weights are alone in the cache; else all layers' come by turns.
+            let held = if work.steps > 1 { bytes } else { all };
+            let by_compute = (2 * weights * rows) as f64 / self.peak[precision as usize];
+            let sweeps = (rows / together) * together.div_ceil(ROWS);
+            let by_memory = (bytes * sweeps) as f64 / self.bandwidth(held);
+            if by_compute >= by_memory { compute += by_compute } else { memory += by_memory }
+        }
+        let bound = if compute >= memory { "compute" } else { "memory" };
+        Limit { steps_per_second: rows as f64 / (compute + memory), bound }
+    }
+
+    /// `peak f32 … bf16 … int8 … GFLOP/s`, then GB/s by size: for people.
+    pub fn describe(&self) -> String {
+        let peaks: Vec<String> = (Precision::ALL.iter().zip(self.peak))
+            .map(|(precision, rate)| format!("{} {:.0}", precision.name(), rate / 1e9))
+            .collect();
+        let reads: Vec<String> =
+            self.read.iter().map(|(bytes, rate)| format!("{} KiB {:.0}", bytes >> 10, rate / 1e9)).collect();
+        format!("# peak, G operations/s: {}; read, GB/s: {}", peaks.join(", "), reads.join(", "))
+    }
+}
