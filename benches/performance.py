@@ -90,6 +90,7 @@ def machine(args, raw):
 def engine(args, raw):
     """Steps a second by model, workload and threads, beside the peers; the share of the roofline."""
     ours = [args.strand, 'bench', 'engine', '--threads', args.threads, '--models', args.models]
+    ours += ['--seconds', '0.3'] if args.quick else []
     peers = None
     if args.rnn_speed:
         peers = [args.peer_python, args.rnn_speed, '--threads', args.threads, '--models', args.models]

@@ -434,6 +434,7 @@ const METRICS: [&str; 43] = [
     "strand_source_paused",
     "strand_standby_partitions",
     "strand_standby_states_total",
+    "strand_stage_seconds_total",
     "strand_state_bytes",
     "strand_states_evicted_total",
     "strand_states_loaded_total",

@@ -63,11 +63,16 @@ pub const WORKLOADS: [Workload; 7] = [
     work("B1T1024", 1, 1024),
 ];
 
-/// Time given to each measurement.
-const BUDGET: Duration = Duration::from_secs(1);
-
 /// Steps per second: median, least, most. With several threads the streams are shared out among them.
-pub fn steps_per_second(model: &BenchModel, work: &Workload, threads: usize, precision: Precision) -> [f64; 3] {
+///
+/// `budget` is the time given to it; at least five rounds are measured.
+pub fn steps_per_second(
+    model: &BenchModel,
+    work: &Workload,
+    threads: usize,
+    precision: Precision,
+    budget: Duration,
+) -> [f64; 3] {
     let layer = LayerSpec::new(model.cell, model.hidden);
     let layers = vec![layer; model.layers];
     let shape = NetShape { dense: model.input, layers, classes: model.classes, ..NetShape::default() };
@@ -81,7 +86,7 @@ pub fn steps_per_second(model: &BenchModel, work: &Workload, threads: usize, pre
         .map(|from| Part::new(&net, share.min(work.streams - from), work.steps, model.input, &mut rng))
         .collect();
     parts.iter_mut().for_each(|part| part.scratch.threads = if lone { threads } else { 1 });
-    let mut times = rounds(&net, parts);
+    let mut times = rounds(&net, parts, budget);
     times.remove(0);
     times.sort_by(f64::total_cmp);
     let all = (work.streams * work.steps) as f64;
@@ -90,7 +95,7 @@ pub fn steps_per_second(model: &BenchModel, work: &Workload, threads: usize, pre
 
 /// Seconds that each round took: every part once, each on a thread of its own that waits for the next round, as the
 /// daemon's shards wait for a batch.
-fn rounds(net: &Network, parts: Vec<Part>) -> Vec<f64> {
+fn rounds(net: &Network, parts: Vec<Part>, budget: Duration) -> Vec<f64> {
     let mut parts = parts.into_iter();
     let Some(mut own) = parts.next() else { return Vec::new() };
     let (mut times, started) = (Vec::new(), Instant::now());
@@ -110,7 +115,7 @@ fn rounds(net: &Network, parts: Vec<Part>) -> Vec<f64> {
                 (begin, ended)
             })
             .collect();
-        while times.len() < 6 || (started.elapsed() < BUDGET && times.len() < 2000) {
+        while times.len() < 6 || (started.elapsed() < budget && times.len() < 2000) {
             let round = Instant::now();
             others.iter().for_each(|(begin, _)| begin.send(()).expect("the thread waits"));
             own.run(net);

@@ -1,6 +1,7 @@
 //! `strand bench engine`
 
 use crate::cli::{print, usage};
+use std::time::Duration;
 use strand::bench::engine::{MODELS, WORKLOADS, steps_per_second};
 use strand::bench::roofline::{Limit, Roofline};
 use strand::rnn::matrix::Precision;
@@ -21,6 +22,9 @@ pub struct Args {
     /// Only these precisions
     #[arg(long, value_enum, value_delimiter = ',', default_value = "f32,bf16,int8")]
     precisions: Vec<Precision>,
+    /// Seconds for each measurement
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
     /// Tab-separated lines without a header
     #[arg(long)]
     tsv: bool,
@@ -30,6 +34,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if args.threads.contains(&0) {
         return Err(usage("--threads must be at least 1"));
     }
+    let budget = Duration::try_from_secs_f64(args.seconds).map_err(|e| usage(format!("--seconds: {e}")))?;
     let wanted = |some: &[String], name: &str| some.is_empty() || some.iter().any(|s| s == name);
     let roofline = Roofline::measure();
     if !args.tsv {
@@ -40,7 +45,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         for &threads in &args.threads {
             for work in WORKLOADS.iter().filter(|w| wanted(&args.workloads, w.name)) {
                 for &precision in &args.precisions {
-                    let [median, least, most] = steps_per_second(model, work, threads, precision);
+                    let [median, least, most] = steps_per_second(model, work, threads, precision, budget);
                     let peer = match precision {
                         Precision::F32 => "strand".to_string(),
                         narrow => format!("strand-{}", narrow.name()),

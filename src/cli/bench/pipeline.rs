@@ -125,7 +125,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 /// Steps a second of the engine alone, with a batch as the daemon makes it.
 fn engine(streams: usize, words: usize, threads: usize, precision: Precision) -> f64 {
     let work = Workload { name: "", streams: streams.min(BATCH), steps: words };
-    MODELS.iter().find(|m| m.name == "M").map_or(0.0, |m| steps_per_second(m, &work, threads, precision)[0])
+    MODELS
+        .iter()
+        .find(|m| m.name == "M")
+        .map_or(0.0, |m| steps_per_second(m, &work, threads, precision, Duration::from_secs(1))[0])
 }
 
 fn line(case: &Case, peak: &Peak, engine: Option<f64>, latencies: &[Latency]) -> Result<String, std::fmt::Error> {
