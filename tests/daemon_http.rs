@@ -406,7 +406,7 @@ fn the_daemon_tells_how_it_is() {
 }
 
 /// All that `/metrics` tells once records, labels and dead letters have passed. Dashboards rest on these names.
-const METRICS: [&str; 43] = [
+const METRICS: [&str; 44] = [
     "process_resident_memory_bytes",
     "process_start_time_seconds",
     "strand_batch_steps",
