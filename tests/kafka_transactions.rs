@@ -226,7 +226,7 @@ fn a_transaction_that_the_coordinator_gave_up_is_done_again() {
 #[test]
 fn positions_are_set_back_with_records_read_ahead() {
     let broker = Broker::own();
-    let scene = Scene::on(&broker, &["pipeline.batch_records=64", "pipeline.commit_records=64"]);
+    let scene = Scene::on(&broker, &["pipeline.batch_records=64"]);
     let records = setting("STRAND_KAFKA_RECORDS", 3000) as u64;
     let sent = Load::of(&broker, Shape { count: Some(records), rate: 100_000, ..Shape::default() }).whole();
     let daemon = scene.instance(&broker, "one");

@@ -6,7 +6,7 @@ use super::topics::{Layout, RECORD_OVERHEAD};
 use super::words::{explain, explain_code};
 use crate::config::KafkaConfig;
 use crate::shutdown::Shutdown;
-use crate::transport::TransportError;
+use crate::transport::{Header, TransportError};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -32,8 +32,7 @@ pub struct Outgoing<'a> {
     pub key: Option<&'a [u8]>,
     /// Absent: a tombstone.
     pub value: Option<&'a [u8]>,
-    /// Names and values.
-    pub headers: &'a [(&'a str, Option<&'a [u8]>)],
+    pub headers: &'a [Header],
     pub timestamp_ms: i64,
 }
 
@@ -41,7 +40,7 @@ impl Outgoing<'_> {
     /// Bytes as a broker counts them, at most.
     pub fn size(&self) -> usize {
         let headers: usize =
-            self.headers.iter().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len) + 16).sum();
+            self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len) + 16).sum();
         self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + headers + RECORD_OVERHEAD
     }
 }
@@ -166,15 +165,13 @@ impl Producer {
 
     /// Hands a record to librdkafka; `number` names it in the answer of [`Producer::wait`].
     pub fn send(&self, number: usize, record: &Outgoing<'_>) -> Result<(), TransportError> {
-        let mut outgoing =
-            BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, number).timestamp(record.timestamp_ms);
-        if !record.headers.is_empty() {
-            let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-            for (name, value) in record.headers {
-                headers = headers.insert(KafkaHeader { key: name, value: *value });
-            }
-            outgoing = outgoing.headers(headers);
+        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+        for (name, value) in record.headers {
+            headers = headers.insert(KafkaHeader { key: name, value: value.as_deref() });
         }
+        let mut outgoing = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, number)
+            .timestamp(record.timestamp_ms)
+            .headers(headers);
         outgoing.key = record.key;
         outgoing.payload = record.value;
         outgoing.partition = record.partition;

@@ -17,12 +17,13 @@ use super::{Connected, Shared};
 use crate::clock::unix_ms;
 use crate::config::KafkaConfig;
 use crate::state::StreamId;
-use crate::transport::{DeadLetter, Origin, OutputRecord, Position, Sink, StateChange, Transaction, TransportError};
+use crate::transport::{
+    DeadLetter, Header, Origin, OutputRecord, Position, Sink, StateChange, Transaction, TransportError,
+};
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -158,12 +159,11 @@ impl KafkaSink {
         let limit = layout.output.max_bytes.min(self.output_limit);
         let same_partition = layout.output.partitions == layout.input_partitions;
         let mut too_large = Vec::new();
-        let mut source = String::new();
         for (number, output) in batch.outputs.iter().enumerate() {
-            source.clear();
-            // Fails never: the writer is a string.
-            let _ = write!(source, "{}", output.input.origin);
-            let headers = [(SOURCE_HEADER, Some(source.as_bytes())), (MODEL_HEADER, Some(output.model.as_bytes()))];
+            let headers: [Header; 2] = [
+                (SOURCE_HEADER.to_string(), Some(output.input.origin.to_string().into_bytes())),
+                (MODEL_HEADER.to_string(), Some(output.model.as_bytes().to_vec())),
+            ];
             let outgoing = Outgoing {
                 topic: &config.output,
                 partition: same_partition.then_some(output.stream.partition()),
@@ -240,14 +240,14 @@ impl KafkaSink {
         letter: &DeadLetter,
     ) -> Result<(), TransportError> {
         let (record, layout) = (&letter.record, &connected.layout);
-        let source = record.origin.to_string();
-        let mut headers: Vec<(&str, Option<&[u8]>)> =
-            record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
-        headers.extend([
-            (ERROR_HEADER, Some(letter.code.as_bytes())),
-            (DETAIL_HEADER, Some(letter.detail.as_bytes())),
-            (SOURCE_HEADER, Some(source.as_bytes())),
-        ]);
+        let mut headers = record.headers.clone();
+        for (name, value) in [
+            (ERROR_HEADER, letter.code.to_string()),
+            (DETAIL_HEADER, letter.detail.clone()),
+            (SOURCE_HEADER, record.origin.to_string()),
+        ] {
+            headers.push((name.to_string(), Some(value.into_bytes())));
+        }
         let partition = match record.origin {
             Origin::Record { partition, .. } => partition,
             Origin::Strand => 0,
@@ -261,13 +261,13 @@ impl KafkaSink {
             timestamp_ms: record.timestamp_ms as i64,
         };
         let limit = layout.dead_letters.max_bytes;
-        let (shortened, omitted);
+        let shortened;
         if outgoing.size() > limit {
             // Where it is and why it failed can still be said.
-            omitted = record.value.len().to_string();
+            let omitted = record.value.len().to_string().into_bytes();
             let own = headers.len() - 3;
             let kept = if outgoing.size() - record.value.len() > limit { own } else { 0 };
-            shortened = [&headers[kept..], &[(OMITTED_HEADER, Some(omitted.as_bytes()))]].concat();
+            shortened = [&headers[kept..], &[(OMITTED_HEADER.to_string(), Some(omitted))]].concat();
             outgoing.value = None;
             outgoing.headers = &shortened;
         }

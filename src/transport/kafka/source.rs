@@ -383,10 +383,6 @@ impl Source for KafkaSource {
             return Err(TransportError::Fatal(reason));
         }
         let consumer = self.shared.connected()?.consumer.clone();
-        if self.shared.store.is_unsaved() {
-            // What is held of the states is read anew, once the file can be written.
-            return Err(TransportError::Reassigned(self.shared.assignment.served()));
-        }
         self.begin_restored(&consumer);
         let records = self.drain(&consumer, limits)?;
         self.look_at_statistics(&consumer);
