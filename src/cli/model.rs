@@ -27,7 +27,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Write a model with its weights rounded: a quarter (int8) or half (bf16) of the bytes, faster on most processors
+    /// Write a model with its weight matrices rounded: a quarter (int8) or half (bf16) of their bytes, faster on most processors
     Quantize {
         /// Model directory
         #[arg(value_name = "DIR")]
