@@ -7,7 +7,7 @@ use crate::model::{Model, Session};
 use std::time::Instant;
 
 /// Streams that `strand tag` steps together.
-const STREAMS: usize = 64;
+const STREAMS: usize = 512;
 /// Bytes of a stream that it reads at once.
 const PIECE_BYTES: usize = 1 << 14;
 

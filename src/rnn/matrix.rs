@@ -53,13 +53,6 @@ impl Matrix {
         }
     }
 
-    pub fn columns(&self) -> usize {
-        match &self.0 {
-            Numbers::F32(packed) => packed.columns(),
-            Numbers::Narrow(narrow) => narrow.columns(),
-        }
-    }
-
     /// `c[m, n] = start + a[m, k] · self`; rows of A follow one another, row `i` of C starts at `c[i * ldc]`. What comes of a
     /// row does not depend on the others.
     pub fn product(&self, start: Start<'_>, m: usize, a: &[f32], c: &mut [f32], ldc: usize) {

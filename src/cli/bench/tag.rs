@@ -5,7 +5,7 @@ use anyhow::Context;
 use std::path::PathBuf;
 use strand::bench::tag::words_per_second;
 
-/// Words per second of the network alone, on the batches that `strand tag` makes of a text; benches/tag_peers.py compares
+/// Words per second of the network alone, on the batches that `strand tag` makes of a text
 #[derive(clap::Args)]
 pub struct Args {
     /// Model directory

@@ -231,15 +231,6 @@ impl Narrow {
         self.k
     }
 
-    pub fn columns(&self) -> usize {
-        self.n
-    }
-
-    /// Bytes of its numbers.
-    pub fn bytes(&self) -> usize {
-        size_of_val(&self.words[..])
-    }
-
     fn panel(&self, p: usize) -> *const u32 {
         self.words[p * self.groups * PANEL / 16..].as_ptr().cast()
     }

@@ -124,27 +124,6 @@ pub struct WriterThread {
     thread: JoinHandle<()>,
 }
 
-/// The data directory, opened.
-struct Opened {
-    file: StateFile,
-    start: Instant,
-}
-
-impl Opened {
-    fn open(config: &EmbeddedConfig, events: &Events) -> Result<Opened, StoreError> {
-        let path = config.data_dir.join("strand.redb");
-        let start = Instant::now();
-        let opened = StateFile::open_with(&path, config.cache.len(), events.clone(), tables::create);
-        let opened = opened.and_then(|file| {
-            if !file.read(|txn| Ok(tables::exist(txn)))? {
-                file.write(tables::create)?;
-            }
-            Ok(Opened { file, start })
-        });
-        opened.map_err(|error| error.damage_of(&path))
-    }
-}
-
 impl Embedded {
     /// Opens the data directory (made if it isn't there) and begins to write.
     pub fn open(
@@ -152,29 +131,25 @@ impl Embedded {
         policy: &ModelPolicy,
         events: &Events,
     ) -> Result<(Embedded, WriterThread), StoreError> {
-        Embedded::start(Opened::open(config, events)?, config, policy, events)
+        let path = config.data_dir.join("strand.redb");
+        let opened = Embedded::open_at(&path, config, policy, events);
+        opened.map_err(|error| error.damage_of(&path))
     }
 
-    fn start(
-        opened: Opened,
-        config: &EmbeddedConfig,
-        policy: &ModelPolicy,
-        events: &Events,
-    ) -> Result<(Embedded, WriterThread), StoreError> {
-        let path = opened.file.path().to_path_buf();
-        let started = Embedded::start_at(&path, opened, config, policy, events);
-        started.map_err(|error| error.damage_of(&path))
-    }
-
-    fn start_at(
+    fn open_at(
         path: &Path,
-        Opened { file, start }: Opened,
         config: &EmbeddedConfig,
         policy: &ModelPolicy,
         events: &Events,
     ) -> Result<(Embedded, WriterThread), StoreError> {
+        let start = Instant::now();
+        let file = StateFile::open_with(path, config.cache.len(), events.clone(), tables::create)?;
         let file = Arc::new(file);
         file.check_model(policy)?;
+        // Not there where a file was made without them: writing waits for the disk.
+        if !file.read(|txn| Ok(tables::exist(txn)))? {
+            file.write(tables::create)?;
+        }
         let (counters, figures) = file.read(|txn| Ok((Counters::read(txn)?, read_figures(txn)?)))?;
         let acknowledged = Acknowledged::open(path, counters.queue_next)?;
         let (writes, requests) = mpsc::channel(WAITING_WRITES);
