@@ -12,6 +12,7 @@ pub mod encode;
 pub mod events;
 pub mod health;
 pub mod http;
+pub mod inbox;
 pub mod model;
 pub mod pipeline;
 pub mod rnn;

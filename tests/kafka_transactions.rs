@@ -66,12 +66,35 @@ fn what_was_begun_before_partitions_were_lost_is_not_committed_when_they_are_bac
         let before = restored();
         suffers(&broker, "one", ApiKey::Produce, &[Fault::Hold]);
         broker.faulty().expire_members(GROUP, "one");
-        eventually("its partitions are back", || partitions(&daemon) == 8.0 && restored() == before + 8);
+        // Those whose states are part of what is held wait until that is decided.
+        eventually("its partitions are back", || partitions(&daemon) == 8.0 && restored() > before);
         broker.faulty().release(ApiKey::Produce);
+        eventually("all states are read back", || restored() >= before + 8);
     }
     goes_on(&daemon, 50.0);
     let verdict = scene.verdict(&broker, load, vec![daemon]);
     exactly_once("partitions lost and given back within a transaction", rounds, &verdict, "");
+}
+
+/// It dies with all partitions in a transaction: the next process has that aborted before it asks where the partitions are,
+/// and does not wait until the coordinator gives it up.
+#[test]
+fn a_transaction_over_all_partitions_that_a_dead_process_left_open() {
+    let broker = Broker::own();
+    let scene = Scene::on(&broker, &["pipeline.commit_interval=500ms", "kafka.properties.session.timeout.ms=6000"]);
+    let first = scene.instance(&broker, "one");
+    let load = load(&broker);
+    goes_on(&first, 50.0);
+    broker.faulty().fault_of("one", ApiKey::EndTxn, 10_000, Fault::DropBefore);
+    eventually("a transaction is not decided", || broker.faulty().faults_left() < 10_000);
+    drop(first);
+    broker.faulty().clear_faults();
+    let begun = std::time::Instant::now();
+    let next = scene.instance(&broker, "one");
+    goes_on(&next, 50.0);
+    assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
+    let verdict = scene.verdict(&broker, load, vec![next]);
+    exactly_once("kill -9 with all partitions in an open transaction", 1, &verdict, "");
 }
 
 /// What is committed is the offset after the last record: nothing is read again, nothing is left out.
@@ -226,7 +249,7 @@ fn a_transaction_that_the_coordinator_gave_up_is_done_again() {
 #[test]
 fn positions_are_set_back_with_records_read_ahead() {
     let broker = Broker::own();
-    let scene = Scene::on(&broker, &["pipeline.batch_records=64"]);
+    let scene = Scene::on(&broker, &["pipeline.batch_records=64", "pipeline.commit_records=64"]);
     let records = setting("STRAND_KAFKA_RECORDS", 3000) as u64;
     let sent = Load::of(&broker, Shape { count: Some(records), rate: 100_000, ..Shape::default() }).whole();
     let daemon = scene.instance(&broker, "one");

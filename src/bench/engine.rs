@@ -2,6 +2,7 @@
 //! step of one stream; input vectors go in, class probabilities come out, h and c are carried.
 
 use crate::encode::Features;
+use crate::inbox::Inbox;
 use crate::model::network::{Lane, Network, Scratch};
 use crate::model::params::{NetShape, Params};
 use crate::rnn::Cell;
@@ -104,8 +105,9 @@ fn rounds(net: &Network, parts: Vec<Part>, budget: Duration) -> Vec<f64> {
             .map(|mut part| {
                 let (begin, begun) = sync_channel::<()>(1);
                 let (end, ended) = sync_channel::<()>(1);
+                let (begun, ended) = (Inbox::new(begun), Inbox::new(ended));
                 scope.spawn(move || {
-                    while begun.recv().is_ok() {
+                    while begun.receive().is_ok() {
                         part.run(net);
                         if end.send(()).is_err() {
                             return;
@@ -119,7 +121,7 @@ fn rounds(net: &Network, parts: Vec<Part>, budget: Duration) -> Vec<f64> {
             let round = Instant::now();
             others.iter().for_each(|(begin, _)| begin.send(()).expect("the thread waits"));
             own.run(net);
-            others.iter().for_each(|(_, ended)| ended.recv().expect("the thread ends its round"));
+            others.iter().for_each(|(_, ended)| ended.receive().expect("the thread ends its round"));
             times.push(round.elapsed().as_secs_f64());
         }
     });

@@ -20,6 +20,8 @@ pub struct Batch {
     /// Bytes of outputs and states.
     bytes: usize,
     since: Instant,
+    /// Where each stream's state is among them; made when something is appended.
+    places: HashMap<StreamId, usize>,
     /// The source's assignment when the first of it was polled.
     assignment: u64,
 }
@@ -48,7 +50,8 @@ impl Batch {
     pub fn new(epoch: u64, read: Read, computed: Computed, since: Instant) -> Batch {
         let bytes = computed.bytes();
         let Read { positions, timestamps_ms, assignment } = read;
-        Batch { epoch, computed, positions, timestamps_ms, bytes, since, assignment }
+        let places = HashMap::new();
+        Batch { epoch, computed, positions, timestamps_ms, bytes, since, places, assignment }
     }
 
     /// Whether there is nothing to commit.
@@ -76,12 +79,19 @@ impl Batch {
         own.outputs.extend(next.computed.outputs);
         own.letters.extend(next.computed.letters);
         own.tallies.extend(next.computed.tallies);
-        let places = own.states.iter().enumerate().map(|(place, change)| (change.stream.clone(), place));
-        let places: HashMap<StreamId, usize> = places.collect();
+        if self.places.is_empty() {
+            self.places.extend(own.states.iter().enumerate().map(|(place, change)| (change.stream.clone(), place)));
+        }
         for change in next.computed.states {
-            match places.get(&change.stream) {
-                Some(place) => own.states[*place] = change,
-                None => own.states.push(change),
+            match self.places.get(&change.stream) {
+                Some(place) => {
+                    let before = std::mem::replace(&mut own.states[*place], change);
+                    self.bytes -= before.state.session.map_or(0, |session| session.len());
+                }
+                None => {
+                    self.places.insert(change.stream.clone(), own.states.len());
+                    own.states.push(change);
+                }
             }
         }
         self.epoch = next.epoch;

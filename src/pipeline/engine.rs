@@ -9,12 +9,13 @@ use super::tagger::{Tagger, Taggers};
 use crate::config::{InputConfig, PipelineConfig, StateConfig};
 use crate::encode::InputFormat;
 use crate::events::{Events, Tally};
+use crate::inbox::Inbox;
 use crate::model::Model;
 use crate::state::{States, StreamId};
 use crate::transport::{DeadLetter, OutputRecord, RawRecord, StateChange, TransportError};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 /// A batch, computed.
@@ -27,7 +28,7 @@ pub struct Computed {
 
 pub struct Engine {
     shards: Vec<SyncSender<Work>>,
-    replies: Receiver<Reply>,
+    replies: Inbox<Reply>,
     threads: Vec<JoinHandle<()>>,
     /// Streams and bytes that each shard holds in memory, as it last said.
     resident: Vec<(u64, u64)>,
@@ -64,6 +65,7 @@ impl Engine {
         };
         let decoder = Decoder { max_record_bytes: parts.input.max_record_bytes.len(), pointer };
         let (reply_to, replies) = sync_channel(count);
+        let replies = Inbox::new(replies);
         let (mut shards, mut threads) = (Vec::new(), Vec::new());
         for index in 0..count {
             let (taggers, events) = (taggers.clone(), parts.events.clone());
@@ -74,7 +76,8 @@ impl Engine {
             let run = move || {
                 let labeller = Labeller::new(&taggers, decoder, replays, events.clone());
                 let residents = Residents::new(max_streams.div_ceil(count), max_bytes / count);
-                Shard { index, taggers, labeller, residents, states, runtime, events }.run(&work, &reply_to);
+                Shard { index, taggers, labeller, residents, states, runtime, events }
+                    .run(&Inbox::new(work), &reply_to);
             };
             threads.push(std::thread::Builder::new().name(format!("engine-{index}")).spawn(run)?);
             shards.push(sender);
@@ -139,7 +142,7 @@ impl Engine {
     /// An answer, noticing a thread that died (a defect: threads end only when the engine stops).
     fn reply(&self) -> Result<Reply, TransportError> {
         loop {
-            match self.replies.recv_timeout(std::time::Duration::from_millis(500)) {
+            match self.replies.receive_within(std::time::Duration::from_millis(500)) {
                 Ok(reply) => return Ok(reply),
                 Err(_) if self.threads.iter().any(JoinHandle::is_finished) => return Err(gone()),
                 Err(_) => {}

@@ -130,6 +130,7 @@ impl Pipeline {
     /// Polls and computes one batch, and hands what is due to the committer. False: the source has ended.
     fn turn(&mut self) -> Result<bool, TransportError> {
         self.note_settled(Duration::ZERO)?;
+        // What is due goes on growing while the transaction before it is under way, as long as there are records.
         let limits = self.limits(POLL_WAIT.min(self.until_due()));
         let records = match self.source.poll(&limits)? {
             Polled::Records(records) => records,
@@ -149,8 +150,10 @@ impl Pipeline {
         let bytes: usize = records.iter().map(|record| record.value.len()).sum();
         let all_read = records.len() < limits.records && bytes < limits.bytes;
         let idle = if all_read { self.idle_streams()? } else { Vec::new() };
+        let more = !records.is_empty();
         self.batch(records, idle)?;
-        if self.until_due().is_zero() {
+        self.note_settled(Duration::ZERO)?;
+        if self.until_due().is_zero() && (!self.in_flight || !more || self.is_full()) {
             self.submit()?;
         }
         Ok(true)
@@ -181,15 +184,18 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Whether what is computed must not grow any more.
+    fn is_full(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| {
+            open.records() >= self.config.commit_records || open.bytes() >= self.config.commit_bytes.len()
+        })
+    }
+
     /// How long what is computed may still wait for more to be committed with it; a long time if there is nothing.
     fn until_due(&self) -> Duration {
         match &self.open {
             None => Duration::MAX,
-            Some(open)
-                if open.records() >= self.config.commit_records || open.bytes() >= self.config.commit_bytes.len() =>
-            {
-                Duration::ZERO
-            }
+            Some(_) if self.is_full() => Duration::ZERO,
             Some(open) => {
                 self.config.commit_interval.0.saturating_sub(self.runtime.now().saturating_duration_since(open.since()))
             }

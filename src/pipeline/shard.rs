@@ -5,10 +5,11 @@ use super::residents::{Held, Residents, Slot};
 use super::runtime::Runtime;
 use super::tagger::Taggers;
 use crate::events::{Events, Stage};
+use crate::inbox::Inbox;
 use crate::state::{StateReadError, States, StreamEntry, StreamId, StreamState};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
 /// What the coordinator asks of a shard.
@@ -39,8 +40,8 @@ pub struct Shard {
 
 impl Shard {
     /// Works until the coordinator hangs up.
-    pub fn run(mut self, work: &Receiver<Work>, replies: &SyncSender<Reply>) {
-        while let Ok(work) = work.recv() {
+    pub fn run(mut self, work: &Inbox<Work>, replies: &SyncSender<Reply>) {
+        while let Ok(work) = work.receive() {
             match work {
                 Work::Forget(None) => self.residents.clear(),
                 Work::Forget(Some(partitions)) => self.residents.forget(&partitions),

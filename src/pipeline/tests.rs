@@ -108,7 +108,9 @@ fn records() -> Vec<RawRecord> {
 
 /// Runs the whole of [`records`] through a pipeline; what became of them, and the metrics.
 fn run(failing: &[usize], commit_takes: Duration, end_streams_at_end: bool) -> (Arc<Shared>, Events) {
-    run_with(PipelineConfig::default(), failing, commit_takes, end_streams_at_end)
+    // Each batch is committed alone, so that the number of commits is known.
+    let pipeline = PipelineConfig { commit_records: 1, ..PipelineConfig::default() };
+    run_with(pipeline, failing, commit_takes, end_streams_at_end)
 }
 
 fn run_with(
@@ -200,6 +202,18 @@ fn batches_are_committed_together_for_an_interval_and_up_to_a_size() {
     let (shared, _) =
         run_with(PipelineConfig { commit_bytes: crate::config::Bytes(1), ..interval }, &[], Duration::ZERO, false);
     assert_eq!(shared.attempts.load(Ordering::SeqCst), undisturbed.attempts.load(Ordering::SeqCst));
+}
+
+#[test]
+fn what_is_labelled_during_a_commit_is_committed_next_together() {
+    let (undisturbed, _) = run(&[], Duration::ZERO, false);
+    let (shared, _) = run_with(PipelineConfig::default(), &[], Duration::from_millis(100), false);
+    assert_eq!(outputs(&shared), outputs(&undisturbed));
+    let commits = |shared: &Shared| shared.attempts.load(Ordering::SeqCst);
+    assert!(2 * commits(&shared) < commits(&undisturbed), "{} of {}", commits(&shared), commits(&undisturbed));
+    let records = PipelineConfig { commit_records: 24, ..PipelineConfig::default() };
+    let (bounded, _) = run_with(records, &[], Duration::from_millis(100), false);
+    assert!(commits(&bounded) >= undisturbed.records.len().div_ceil(36));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::topics::{Layout, RECORD_OVERHEAD};
 use super::words::{explain, explain_code};
 use crate::config::KafkaConfig;
 use crate::shutdown::Shutdown;
-use crate::transport::{Header, TransportError};
+use crate::transport::TransportError;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -32,7 +32,8 @@ pub struct Outgoing<'a> {
     pub key: Option<&'a [u8]>,
     /// Absent: a tombstone.
     pub value: Option<&'a [u8]>,
-    pub headers: &'a [Header],
+    /// Names and values.
+    pub headers: &'a [(&'a str, Option<&'a [u8]>)],
     pub timestamp_ms: i64,
 }
 
@@ -40,7 +41,7 @@ impl Outgoing<'_> {
     /// Bytes as a broker counts them, at most.
     pub fn size(&self) -> usize {
         let headers: usize =
-            self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len) + 16).sum();
+            self.headers.iter().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len) + 16).sum();
         self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + headers + RECORD_OVERHEAD
     }
 }
@@ -165,13 +166,15 @@ impl Producer {
 
     /// Hands a record to librdkafka; `number` names it in the answer of [`Producer::wait`].
     pub fn send(&self, number: usize, record: &Outgoing<'_>) -> Result<(), TransportError> {
-        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-        for (name, value) in record.headers {
-            headers = headers.insert(KafkaHeader { key: name, value: value.as_deref() });
+        let mut outgoing =
+            BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, number).timestamp(record.timestamp_ms);
+        if !record.headers.is_empty() {
+            let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+            for (name, value) in record.headers {
+                headers = headers.insert(KafkaHeader { key: name, value: *value });
+            }
+            outgoing = outgoing.headers(headers);
         }
-        let mut outgoing = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, number)
-            .timestamp(record.timestamp_ms)
-            .headers(headers);
         outgoing.key = record.key;
         outgoing.payload = record.value;
         outgoing.partition = record.partition;
@@ -254,9 +257,10 @@ impl Producer {
         self.transactions.is_some()
     }
 
-    /// Begins a transaction. The first one takes up the transactional id: a transaction that a predecessor left open is
-    /// aborted, and the predecessor fenced.
-    pub fn begin(&self) -> Result<(), TransportError> {
+    /// Takes up the transactional id, if that is still to be done: a transaction that a predecessor left open is aborted, and
+    /// the predecessor fenced. Until then the group does not tell the offsets of partitions that are part of that
+    /// transaction, so whoever waits for them must not be who begins the next one.
+    pub fn take_up(&self) -> Result<(), TransportError> {
         let Some(taken_up) = &self.transactions else { return Ok(()) };
         if !taken_up.load(Ordering::Relaxed) {
             self.until_answered("taking up the transactional id", || {
@@ -264,6 +268,24 @@ impl Producer {
             })?;
             taken_up.store(true, Ordering::Relaxed);
         }
+        Ok(())
+    }
+
+    /// As [`Producer::take_up`], but waits for the answer for a few seconds only; then another producer must be made.
+    pub fn try_to_take_up(&self) -> Result<(), String> {
+        let Some(taken_up) = &self.transactions else { return Ok(()) };
+        let answer = self.producer.init_transactions(TRANSACTION_CALL);
+        answer.map_err(|error| explain("taking up the transactional id", &error))?;
+        taken_up.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Begins a transaction.
+    pub fn begin(&self) -> Result<(), TransportError> {
+        if self.transactions.is_none() {
+            return Ok(());
+        }
+        self.take_up()?;
         self.until_answered("beginning a transaction", || self.producer.begin_transaction())
     }
 

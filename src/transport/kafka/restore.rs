@@ -177,8 +177,13 @@ impl Thread {
             return;
         }
         self.saved = Instant::now();
-        if let Err(error) = self.shared.store.save() {
-            self.shared.events.checkpoint_not_saved(&error);
+        match self.shared.store.save() {
+            Ok(()) => self.shared.health.fine("checkpoint"),
+            Err(error) => {
+                self.shared.events.checkpoint_not_saved(&error);
+                let detail = format!("the local copy of the states cannot be saved: {error}");
+                self.shared.health.trouble("checkpoint", detail);
+            }
         }
     }
 

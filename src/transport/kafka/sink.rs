@@ -17,13 +17,12 @@ use super::{Connected, Shared};
 use crate::clock::unix_ms;
 use crate::config::KafkaConfig;
 use crate::state::StreamId;
-use crate::transport::{
-    DeadLetter, Header, Origin, OutputRecord, Position, Sink, StateChange, Transaction, TransportError,
-};
+use crate::transport::{DeadLetter, Origin, OutputRecord, Position, Sink, StateChange, Transaction, TransportError};
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +35,10 @@ pub const DETAIL_HEADER: &str = "strand-error-detail";
 pub const OUTPUT_TOO_LARGE: &str = "output_too_large";
 /// Set on a dead letter whose value the dead-letter topic does not take: the value's length.
 pub const OMITTED_HEADER: &str = "strand-value-omitted";
+
+/// Pauses between tries to take up the transactional id.
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(5);
 
 /// How often ended streams are looked for whose numbering need not be kept any longer.
 const FORGET_EVERY: Duration = Duration::from_secs(30);
@@ -115,11 +118,31 @@ impl KafkaSink {
             .and_then(|()| self.keep(connected, producer, changes))
             .and_then(|()| self.acknowledged(producer, changes))
             .and_then(|()| self.commit_transaction(connected, producer, partitions, &batch.positions));
-        // If aborting fails too the producer is given up; its successor's first call aborts what it left open.
         if result.is_err() && (producer.abort().is_err() || producer.is_dead()) {
-            *producer = self.shared.new_producer(&connected.layout)?;
+            *producer = self.successor(connected)?;
         }
         result
+    }
+
+    /// A producer in place of one that was given up. It takes up the transactional id now, which aborts what is left open, not
+    /// with the next batch: that may be waiting for the offsets of partitions which are part of what is left open.
+    fn successor(&self, connected: &Connected) -> Result<Producer, TransportError> {
+        let mut pause = FIRST_RETRY;
+        loop {
+            let producer = self.shared.new_producer(&connected.layout)?;
+            match producer.take_up() {
+                Ok(()) => return Ok(producer),
+                Err(error) => self.shared.events.kafka_trouble(&error.to_string()),
+            }
+            let until = Instant::now() + pause;
+            while Instant::now() < until {
+                if self.shared.shutdown.is_requested() {
+                    return Ok(producer);
+                }
+                std::thread::sleep(FIRST_RETRY);
+            }
+            pause = (pause * 2).min(LAST_RETRY);
+        }
     }
 
     fn commit_transaction(
@@ -159,11 +182,12 @@ impl KafkaSink {
         let limit = layout.output.max_bytes.min(self.output_limit);
         let same_partition = layout.output.partitions == layout.input_partitions;
         let mut too_large = Vec::new();
+        let mut source = String::new();
         for (number, output) in batch.outputs.iter().enumerate() {
-            let headers: [Header; 2] = [
-                (SOURCE_HEADER.to_string(), Some(output.input.origin.to_string().into_bytes())),
-                (MODEL_HEADER.to_string(), Some(output.model.as_bytes().to_vec())),
-            ];
+            source.clear();
+            // Fails never: the writer is a string.
+            let _ = write!(source, "{}", output.input.origin);
+            let headers = [(SOURCE_HEADER, Some(source.as_bytes())), (MODEL_HEADER, Some(output.model.as_bytes()))];
             let outgoing = Outgoing {
                 topic: &config.output,
                 partition: same_partition.then_some(output.stream.partition()),
@@ -240,14 +264,14 @@ impl KafkaSink {
         letter: &DeadLetter,
     ) -> Result<(), TransportError> {
         let (record, layout) = (&letter.record, &connected.layout);
-        let mut headers = record.headers.clone();
-        for (name, value) in [
-            (ERROR_HEADER, letter.code.to_string()),
-            (DETAIL_HEADER, letter.detail.clone()),
-            (SOURCE_HEADER, record.origin.to_string()),
-        ] {
-            headers.push((name.to_string(), Some(value.into_bytes())));
-        }
+        let source = record.origin.to_string();
+        let mut headers: Vec<(&str, Option<&[u8]>)> =
+            record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+        headers.extend([
+            (ERROR_HEADER, Some(letter.code.as_bytes())),
+            (DETAIL_HEADER, Some(letter.detail.as_bytes())),
+            (SOURCE_HEADER, Some(source.as_bytes())),
+        ]);
         let partition = match record.origin {
             Origin::Record { partition, .. } => partition,
             Origin::Strand => 0,
@@ -261,13 +285,13 @@ impl KafkaSink {
             timestamp_ms: record.timestamp_ms as i64,
         };
         let limit = layout.dead_letters.max_bytes;
-        let shortened;
+        let (shortened, omitted);
         if outgoing.size() > limit {
             // Where it is and why it failed can still be said.
-            let omitted = record.value.len().to_string().into_bytes();
+            omitted = record.value.len().to_string();
             let own = headers.len() - 3;
             let kept = if outgoing.size() - record.value.len() > limit { own } else { 0 };
-            shortened = [&headers[kept..], &[(OMITTED_HEADER.to_string(), Some(omitted))]].concat();
+            shortened = [&headers[kept..], &[(OMITTED_HEADER, Some(omitted.as_bytes()))]].concat();
             outgoing.value = None;
             outgoing.headers = &shortened;
         }

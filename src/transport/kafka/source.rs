@@ -95,9 +95,14 @@ impl KafkaSource {
             admin: &admin,
             events: &self.shared.events,
         };
-        let prepared = topics.prepare(true);
+        let prepared = topics.prepare(true).and_then(|(layout, _)| {
+            let producer = self.shared.new_producer(&layout).map_err(|error| Trouble::Refuse(error.to_string()))?;
+            // Before the group is joined: of partitions in a transaction that was left open it tells no offsets.
+            producer.try_to_take_up().map_err(Trouble::Wait)?;
+            Ok((layout, producer))
+        });
         match prepared {
-            Ok((layout, _)) => {
+            Ok((layout, producer)) => {
                 if let Some(cluster) = consumer.client().fetch_cluster_id(TIMEOUT) {
                     let checked = self.shared.store.check_cluster(&cluster);
                     checked.map_err(|error| {
@@ -113,7 +118,7 @@ impl KafkaSource {
                 let detail = format!("joining the group {}", self.shared.config.group);
                 self.shared.health.trouble("group", detail);
                 self.shared.health.fine("kafka");
-                let producer = Mutex::new(Some(self.shared.new_producer(&layout)?));
+                let producer = Mutex::new(Some(producer));
                 self.shared.set_connected(Some(Connected { consumer, layout, producer }));
                 Ok(true)
             }
@@ -383,6 +388,10 @@ impl Source for KafkaSource {
             return Err(TransportError::Fatal(reason));
         }
         let consumer = self.shared.connected()?.consumer.clone();
+        if self.shared.store.is_unsaved() {
+            // What is held of the states is read anew, once the file can be written.
+            return Err(TransportError::Reassigned(self.shared.assignment.served()));
+        }
         self.begin_restored(&consumer);
         let records = self.drain(&consumer, limits)?;
         self.look_at_statistics(&consumer);

@@ -5,6 +5,7 @@
 //! that after a restart, or when a partition comes back, only what came since is read: [`super::checkpoint`].
 
 use super::checkpoint::{self, Identity, Mark, Saved};
+use super::unwritten::Unwritten;
 use crate::clock::unix_ms;
 use crate::config::OnModelChange;
 use crate::events::Events;
@@ -16,12 +17,13 @@ use redb::{
     Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError,
 };
 use std::borrow::Cow;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 /// Most streams that one call of [`States::idle`] or [`Store::forgettable`] looks at.
 const LOOK_AT: usize = 20_000;
@@ -96,9 +98,14 @@ pub struct Store {
     /// Locked as long as the process lives.
     _lock: File,
     path: PathBuf,
+    /// Of pages of the file, and of what is unwritten, each.
     cache_bytes: usize,
     identity: Identity,
     figures: Mutex<BTreeMap<i32, Figures>>,
+    unwritten: RwLock<Unwritten>,
+    /// It could not be saved: the file must be opened anew.
+    unsaved: AtomicBool,
+    writing: Mutex<()>,
     events: Events,
 }
 
@@ -171,6 +178,7 @@ impl Store {
             std::fs::TryLockError::WouldBlock => StoreError::Locked(dir.to_path_buf()),
             std::fs::TryLockError::Error(e) => failed(&lock_path, &e),
         })?;
+        let cache_bytes = cache_bytes / 2;
         let path = dir.join("states.redb");
         let identity = Identity { models, changelog: changelog.to_string() };
         let Saved { database, figures } = checkpoint::open(&path, cache_bytes, &identity, &events)?;
@@ -182,6 +190,9 @@ impl Store {
             cache_bytes,
             identity,
             figures: Mutex::new(figures),
+            unwritten: RwLock::default(),
+            unsaved: AtomicBool::new(false),
+            writing: Mutex::default(),
             events,
         })
     }
@@ -207,6 +218,8 @@ impl Store {
     /// After an error of the disk: opens the file anew, as it was when it was last saved. No partition is served then;
     /// each must be restored first.
     pub fn open_again(&self) -> Result<(), StoreError> {
+        let _writing = self.writing();
+        self.unsaved.store(false, Ordering::Relaxed);
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         let well = database.as_ref().is_some_and(|database| {
             let txn = database.begin_write().map_err(redb::Error::from);
@@ -218,6 +231,7 @@ impl Store {
         *database = None;
         self.opened.fetch_add(1, Ordering::Relaxed);
         self.figures().values_mut().for_each(|figures| (figures.serving, figures.whole) = (false, None));
+        *self.unwritten.write().unwrap_or_else(PoisonError::into_inner) = Unwritten::default();
         let saved = checkpoint::open(&self.path, self.cache_bytes, &self.identity, &self.events)?;
         *database = Some(saved.database);
         *self.figures() = saved.figures;
@@ -244,6 +258,21 @@ impl Store {
 
     /// Makes all that was written last: a later start goes on from here.
     pub fn save(&self) -> Result<(), redb::Error> {
+        let saved = self.try_to_save();
+        if saved.is_err() {
+            self.unsaved.store(true, Ordering::Relaxed);
+        }
+        saved
+    }
+
+    /// Saving failed since [`Store::open_again`]: the disk is full or broken, and the file no longer to be relied on.
+    pub fn is_unsaved(&self) -> bool {
+        self.unsaved.load(Ordering::Relaxed)
+    }
+
+    fn try_to_save(&self) -> Result<(), redb::Error> {
+        let _writing = self.writing();
+        self.write_down()?;
         let served: Vec<(i32, Option<Mark>)> =
             self.figures().iter().filter(|(_, f)| f.serving).map(|(partition, f)| (*partition, f.mark)).collect();
         self.with(|database| checkpoint::save(database, &served, unix_ms()))
@@ -301,7 +330,7 @@ impl Store {
 
     /// The fingerprint of a model that is not there and made one of the partition's states.
     fn find_foreign(&self, partition: i32) -> Result<String, redb::Error> {
-        let txn = self.begin_read()?;
+        let txn = self.begin_whole_read()?;
         if let Some(streams) = open_table(&txn, partition)? {
             for row in streams.iter()? {
                 let (_, value) = row?;
@@ -353,49 +382,59 @@ impl Store {
     }
 
     fn put(&self, changes: &[Change<'_>], marks: &BTreeMap<i32, Mark>, opened: u64) -> Result<(), redb::Error> {
-        let mut of: BTreeMap<i32, Vec<&Change<'_>>> = marks.keys().map(|partition| (*partition, Vec::new())).collect();
-        for change in changes {
-            of.entry(change.partition).or_default().push(change);
+        let _writing = self.writing();
+        if self.opened() != opened {
+            return Err(redb::Error::Corrupted("it was opened anew meanwhile".to_string()));
+        }
+        // Before anything is changed, so that an error leaves all as it was.
+        if self.unwritten().bytes() > self.cache_bytes {
+            self.write_down()?;
         }
         let before = self.figures().clone();
-        let after = self.with(|database| {
-            if self.opened() != opened {
-                return Err(redb::Error::Corrupted("it was opened anew meanwhile".to_string()));
-            }
-            let mut txn = database.begin_write()?;
-            txn.set_durability(Durability::None)?;
-            let mut after = BTreeMap::new();
-            for (partition, changes) in of {
-                let mut figures = before.get(&partition).copied().unwrap_or_default();
-                let name = name(partition);
-                let mut table = txn.open_table(table(&name))?;
-                for change in changes {
-                    let Some(value) = &change.value else {
-                        if let Some(old) = table.remove(change.key)? {
-                            figures.remove(old.value(), self.models());
-                        }
-                        continue;
-                    };
-                    let entry = StreamState::entry_of(value).ok_or_else(unreadable)?;
-                    let there = table.get(change.key)?.and_then(|old| StreamState::entry_of(old.value()));
-                    if there.is_some_and(|there| there.seen > entry.seen) {
-                        continue;
-                    }
-                    if let Some(old) = table.insert(change.key, &**value)? {
-                        figures.remove(old.value(), self.models());
-                    }
-                    figures.add(value, &entry, self.models());
+        let mut after: BTreeMap<i32, Figures> = BTreeMap::new();
+        let mut later = Unwritten::default();
+        {
+            let unwritten = self.unwritten();
+            let txn = self.begin_read()?;
+            let mut tables = HashMap::new();
+            for Change { partition, key, value } in changes {
+                if let Entry::Vacant(place) = tables.entry(*partition) {
+                    place.insert(open_table(&txn, *partition)?);
                 }
-                if let Some(mark) = marks.get(&partition) {
-                    figures.mark = Some(*mark);
-                    figures.whole = figures.whole.map(|_| mark.next);
+                let known = later.get(*partition, key).or_else(|| unwritten.get(*partition, key));
+                let written = match (known, &tables[partition]) {
+                    (None, Some(table)) => table.get(*key)?,
+                    _ => None,
+                };
+                let old = known.unwrap_or_else(|| written.as_ref().map(|written| written.value()));
+                let figures =
+                    after.entry(*partition).or_insert_with(|| before.get(partition).copied().unwrap_or_default());
+                let entry = match value {
+                    Some(value) => Some(StreamState::entry_of(value).ok_or_else(unreadable)?),
+                    None => None,
+                };
+                let there = old.and_then(StreamState::entry_of);
+                if let (Some(there), Some(entry)) = (there, &entry)
+                    && there.seen > entry.seen
+                {
+                    continue;
                 }
-                after.insert(partition, figures);
+                if let Some(old) = old {
+                    figures.remove(old, self.models());
+                }
+                if let (Some(value), Some(entry)) = (value, &entry) {
+                    figures.add(value, entry, self.models());
+                }
+                later.put(*partition, key, value.as_deref().map(<[u8]>::to_vec));
             }
-            checkpoint::note(&txn, &after)?;
-            txn.commit()?;
-            Ok(after)
-        })?;
+        }
+        for (partition, mark) in marks {
+            let figures = after.entry(*partition).or_insert_with(|| before.get(partition).copied().unwrap_or_default());
+            figures.mark = Some(*mark);
+            figures.whole = figures.whole.map(|_| mark.next);
+            later.mark(*partition);
+        }
+        self.unwritten.write().unwrap_or_else(PoisonError::into_inner).absorb(later);
         let mut all = self.figures();
         for (partition, figures) in after {
             // Whether it is served is decided elsewhere, perhaps meanwhile.
@@ -405,6 +444,53 @@ impl Store {
         drop(all);
         self.tell();
         Ok(())
+    }
+
+    /// Held by whoever changes what is held of the states.
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unwritten(&self) -> RwLockReadGuard<'_, Unwritten> {
+        self.unwritten.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Brings what is unwritten into the file. Call with [`Store::writing`].
+    fn write_down(&self) -> Result<(), redb::Error> {
+        let unwritten = self.unwritten();
+        if unwritten.is_empty() {
+            return Ok(());
+        }
+        let mut figures = self.figures().clone();
+        figures.retain(|partition, _| unwritten.marked().contains(partition));
+        self.with(|database| {
+            let mut txn = database.begin_write()?;
+            txn.set_durability(Durability::None)?;
+            for (partition, changes) in unwritten.sorted() {
+                let name = name(partition);
+                let mut table = txn.open_table(table(&name))?;
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => _ = table.insert(key, value)?,
+                        None => _ = table.remove(key)?,
+                    }
+                }
+            }
+            checkpoint::note(&txn, &figures)?;
+            txn.commit()?;
+            Ok(())
+        })?;
+        drop(unwritten);
+        // Only now: who did not find it there finds it in the file.
+        *self.unwritten.write().unwrap_or_else(PoisonError::into_inner) = Unwritten::default();
+        Ok(())
+    }
+
+    /// A view of the file with all in it.
+    fn begin_whole_read(&self) -> Result<ReadTransaction, redb::Error> {
+        let _writing = self.writing();
+        self.write_down()?;
+        self.begin_read()
     }
 
     /// What is held of a partition.
@@ -430,7 +516,9 @@ impl Store {
 
     /// Deletes what is held of a partition.
     pub fn clear(&self, partition: i32) -> Result<(), redb::Error> {
+        let _writing = self.writing();
         self.with(|database| checkpoint::delete(database, partition))?;
+        self.unwritten.write().unwrap_or_else(PoisonError::into_inner).drop_partition(partition);
         self.figures().remove(&partition);
         self.tell();
         Ok(())
@@ -459,7 +547,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<StreamId>, redb::Error> {
         let mut found = Vec::new();
-        let txn = self.begin_read()?;
+        let txn = self.begin_whole_read()?;
         for (partition, next) in labelled {
             let Some(streams) = open_table(&txn, *partition)? else { continue };
             for row in streams.iter()?.take(LOOK_AT) {
@@ -478,23 +566,36 @@ impl Store {
 
     fn load_all(&self, keys: &[StreamId]) -> Result<Vec<Option<StreamState>>, redb::Error> {
         let served = self.serving();
+        let read = |bytes: &[u8]| StreamState::decode(bytes).map_err(|e| redb::Error::Corrupted(e.to_string()));
+        let (mut states, mut elsewhere) = (Vec::with_capacity(keys.len()), Vec::new());
+        {
+            let unwritten = self.unwritten();
+            for (place, key) in keys.iter().enumerate() {
+                let partition = key.partition();
+                if !served.contains(&partition) {
+                    return Err(redb::Error::Corrupted(format!("partition {partition} is being read back")));
+                }
+                let found = unwritten.get(partition, key.as_bytes());
+                if found.is_none() {
+                    elsewhere.push(place);
+                }
+                states.push(found.flatten().map(read).transpose()?);
+            }
+        }
+        if elsewhere.is_empty() {
+            return Ok(states);
+        }
+        // Begun after the look at what is unwritten: what has left that since is here.
         let txn = self.begin_read()?;
         let mut tables = HashMap::new();
-        let mut states = Vec::with_capacity(keys.len());
-        for key in keys {
-            let partition = key.partition();
-            if !served.contains(&partition) {
-                return Err(redb::Error::Corrupted(format!("partition {partition} is being read back")));
+        for place in elsewhere {
+            let key = &keys[place];
+            if let Entry::Vacant(vacant) = tables.entry(key.partition()) {
+                vacant.insert(open_table(&txn, key.partition())?);
             }
-            if let std::collections::hash_map::Entry::Vacant(place) = tables.entry(partition) {
-                place.insert(open_table(&txn, partition)?);
+            if let Some(table) = &tables[&key.partition()] {
+                states[place] = table.get(key.as_bytes())?.map(|bytes| read(bytes.value())).transpose()?;
             }
-            let bytes = match &tables[&partition] {
-                Some(table) => table.get(key.as_bytes())?,
-                None => None,
-            };
-            let state = bytes.map(|bytes| StreamState::decode(bytes.value())).transpose();
-            states.push(state.map_err(|e| redb::Error::Corrupted(e.to_string()))?);
         }
         Ok(states)
     }
@@ -502,7 +603,7 @@ impl Store {
     fn look_idle(&self, before_ms: u64, after: Option<&StreamId>, limit: usize) -> Result<IdlePage, redb::Error> {
         let mut page = IdlePage::default();
         let mut looked_at = 0;
-        let txn = self.begin_read()?;
+        let txn = self.begin_whole_read()?;
         let first = after.map_or(i32::MIN, StreamId::partition);
         for partition in self.serving().into_iter().filter(|partition| *partition >= first) {
             let Some(streams) = open_table(&txn, partition)? else { continue };
