@@ -91,6 +91,21 @@ pub type NarrowTile = unsafe fn(
     ldc: usize,
 );
 
+#[cfg(target_arch = "aarch64")]
+impl Scales {
+    /// Those from another row and column on.
+    ///
+    /// # Safety
+    /// There must be so many.
+    pub unsafe fn at(self, row: usize, column: usize) -> Scales {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (rows, columns) = (self.rows.add(row), self.columns.add(column));
+            Scales { rows, columns, sums: self.sums.add(column) }
+        }
+    }
+}
+
 /// The products of one precision on one instruction set.
 #[derive(Debug)]
 pub struct NarrowKernels {
@@ -140,6 +155,8 @@ pub fn available(precision: Precision) -> Vec<&'static NarrowKernels> {
     let mut all = vec![if precision == Precision::Int8 { &PORTABLE_INT8 } else { &PORTABLE_BF16 }];
     #[cfg(target_arch = "x86_64")]
     all.extend(super::x86_narrow::kernels(precision));
+    #[cfg(target_arch = "aarch64")]
+    all.extend(super::neon_narrow::kernels(precision));
     all
 }
 
