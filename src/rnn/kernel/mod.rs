@@ -59,6 +59,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod x86_bytes;
+#[cfg(target_arch = "x86_64")]
 mod x86_lanes;
 #[cfg(target_arch = "x86_64")]
 mod x86_narrow;
@@ -169,5 +171,7 @@ pub fn active() -> &'static Kernels {
     })
 }
 
+#[cfg(test)]
+mod every_number;
 #[cfg(test)]
 mod tests;
