@@ -45,6 +45,7 @@ mod gemm;
 mod lanes;
 pub mod narrow;
 mod packed;
+mod tall;
 mod tiling;
 
 #[cfg(target_arch = "aarch64")]
@@ -54,6 +55,8 @@ mod neon_lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon_narrow;
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

@@ -11,6 +11,7 @@
 //!   the same bits.
 
 use super::PANEL;
+use super::tall::{self, Tall};
 use super::tiling::{Start, over_tiles};
 use serde::{Deserialize, Serialize};
 use std::sync::OnceLock;
@@ -69,6 +70,7 @@ struct Line([u32; 16]);
 pub struct NarrowScratch {
     words: Vec<u32>,
     scales: Vec<f32>,
+    sums: Vec<i32>,
 }
 
 /// What a tile of int8 multiplies its sums by: scales of its rows and columns; and of the columns 128 Σ q.
@@ -116,6 +118,8 @@ pub struct NarrowKernels {
     pub offset: bool,
     pub tiles: [NarrowTile; 4],
     pub wide: NarrowTile,
+    /// Where there is a matrix unit: it takes as many rows as are whole blocks of [`tall::ROWS`].
+    pub tall: Option<Tall>,
     /// As that of [`super::Kernels`], of the instruction that multiplies; none where there is no such one, and products are
     /// those of f32.
     pub peak: Option<fn(usize) -> f64>,
@@ -132,6 +136,7 @@ static PORTABLE_BF16: NarrowKernels = NarrowKernels {
         portable_tile::<Bf16, 1, 1>,
     ],
     wide: portable_tile::<Bf16, 1, { super::WIDE }>,
+    tall: None,
     peak: None,
 };
 
@@ -146,6 +151,7 @@ static PORTABLE_INT8: NarrowKernels = NarrowKernels {
         portable_tile::<Int8, 1, 1>,
     ],
     wide: portable_tile::<Int8, 1, { super::WIDE }>,
+    tall: None,
     peak: None,
 };
 
@@ -276,19 +282,63 @@ pub fn product(
         (rows.int8_rows)(b.k, if kernels.offset { 128 } else { 0 }, a, &mut scratch.words, &mut scratch.scales);
     }
     let groups = b.groups;
-    over_tiles(m, b.n, start, c, ldc, |at| {
+    let done = kernels.tall.map_or(0, |tall| tall_rows(tall, start, m, b, c, ldc, scratch));
+    if done == m {
+        return;
+    }
+    over_tiles(m - done, b.n, start, &mut c[done * ldc..], ldc, |at| {
         let tile = at.tile.map_or(kernels.wide, |tile| kernels.tiles[tile]);
-        let column = at.panel * PANEL;
+        let (row, column) = (done + at.row, at.panel * PANEL);
         let scales = Scales {
-            rows: scratch.scales[at.row..].as_ptr(),
+            rows: scratch.scales[row..].as_ptr(),
             columns: b.scales[column..].as_ptr(),
             sums: b.sums[column..].as_ptr(),
         };
-        let a = scratch.words[at.row * groups..].as_ptr();
+        let a = scratch.words[row * groups..].as_ptr();
         // SAFETY: the words hold `groups` for each row and each column of each panel, the scales all rows and whole panels;
         // `over_tiles` gives room for whole panels at `from` and `c`. The table's entry runs on this processor.
         unsafe { tile(groups, a, b.panel(at.panel), scales, at.from, at.ld, at.c, at.ldc) };
     });
+}
+
+/// The part of [`product`] that a matrix unit does: says how many rows that is. `scratch` has the rows, rounded.
+fn tall_rows(
+    tall: Tall,
+    start: Start<'_>,
+    m: usize,
+    b: &Narrow,
+    c: &mut [f32],
+    ldc: usize,
+    scratch: &mut NarrowScratch,
+) -> usize {
+    let rows = m - m % tall::ROWS;
+    if rows == 0 || b.n == 0 || b.k == 0 {
+        return 0;
+    }
+    assert!(b.n <= ldc && c.len() >= (rows - 1) * ldc + b.n, "C is too small");
+    scratch.sums.resize(tall::PANELS * tall::ROWS * PANEL, 0);
+    let groups = b.groups;
+    for row in (0..rows).step_by(tall::ROWS) {
+        for column in (0..b.n).step_by(tall::PANELS * PANEL) {
+            let columns = (tall::PANELS * PANEL).min(b.n - column);
+            let scales = Scales {
+                rows: scratch.scales[row..].as_ptr(),
+                columns: b.scales[column..].as_ptr(),
+                sums: b.sums[column..].as_ptr(),
+            };
+            let a = scratch.words[row * groups..].as_ptr();
+            let c = c[row * ldc + column..].as_mut_ptr();
+            let (from, ld) = match start {
+                Start::Old => (c.cast_const(), ldc),
+                Start::Row(row) => (row[column..column + columns].as_ptr(), 0),
+            };
+            let (b, space) = (b.panel(column / PANEL), scratch.sums.as_mut_ptr());
+            // SAFETY: ROWS rows of A and C are there from `row` on, their scales, `columns` columns and the panels they are
+            // in; `space` is for PANELS panels. The table's entry runs on this processor.
+            unsafe { tall(groups, a, b, columns, scales, from, ld, c, ldc, space) };
+        }
+    }
+    rows
 }
 
 /// Rounds rows of `k` numbers to bf16: two a word, rows filled up with 0.

@@ -4,7 +4,7 @@ use super::narrow::{Narrow, NarrowKernels, NarrowScratch, Precision, bf16};
 use super::*;
 use proptest::prelude::*;
 
-fn numbers(seed: u64, n: usize) -> Vec<f32> {
+pub(super) fn numbers(seed: u64, n: usize) -> Vec<f32> {
     use rand::{RngExt, SeedableRng};
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
     (0..n).map(|_| rng.random_range(-1.0f32..1.0)).collect()

@@ -27,6 +27,7 @@ macro_rules! table {
             offset: $dot::OFFSET,
             tiles: [$tile::<8, 1>, $tile::<4, 1>, $tile::<2, 1>, $tile::<1, 1>],
             wide: $tile::<1, WIDE>,
+            tall: None,
             peak: $peak,
         };
 

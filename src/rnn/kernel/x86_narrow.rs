@@ -11,7 +11,10 @@ pub fn kernels(precision: Precision) -> Vec<&'static NarrowKernels> {
     let avx512 = avx2 && is_x86_feature_detected!("avx512f");
     if precision == Precision::Int8 {
         let mut all = super::x86_bytes::kernels();
-        all.extend((avx512 && is_x86_feature_detected!("avx512vnni")).then_some(&VNNI));
+        if avx512 && is_x86_feature_detected!("avx512vnni") {
+            all.push(&VNNI);
+            all.extend(super::amx::kernels(&VNNI));
+        }
         return all;
     }
     let there: [(bool, &NarrowKernels); 3] = [
@@ -30,6 +33,7 @@ macro_rules! table {
             offset: $offset,
             tiles: [$tile::<8, 1>, $tile::<4, 1>, $tile::<2, 1>, $tile::<1, 1>],
             wide: $tile::<1, WIDE>,
+            tall: None,
             peak: $peak,
         };
     };
