@@ -8,8 +8,7 @@
 //! that; so all instructions for some panels are one block of assembly, which leaves the registers as it found them.
 
 use super::PANEL;
-use super::narrow::{NarrowKernels, Scales};
-use super::tall::{self, ROWS, Tall};
+use super::narrow::{NarrowKernels, Scales, TALL_ROWS as ROWS, Tall};
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::sync::OnceLock;
@@ -22,6 +21,12 @@ const ROW_BYTES: usize = 64;
 
 /// Of words in a row of a panel, and of sums: what `amx.s` has in r11.
 const PANEL_BYTES: usize = PANEL * 4;
+
+/// Writes Σ_k q q of [`ROWS`] rows by some panels, `[panels, ROWS, PANEL]`: `(groups, a, b, panels, sums)`.
+///
+/// # Safety
+/// `groups` and `panels` are not 0; `a` must hold [`ROWS`] rows of `groups` words, `b` the words of the panels, `sums` the sums.
+pub type Sums = unsafe fn(usize, *const u32, *const u32, usize, *mut i32);
 
 /// How `amx.s` is called.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +63,7 @@ impl Call {
 /// Σ q q of sixteen rows by `panels` panels, `[panels, 16, PANEL]`.
 ///
 /// # Safety
-/// As [`tall::Sums`]; the processor must have AMX with int8, and the system must have granted it.
+/// As [`Sums`]; the processor must have AMX with int8, and the system must have granted it.
 unsafe fn sums(groups: usize, a: *const u32, b: *const u32, panels: usize, sums: *mut i32) {
     let call = Call::new(groups);
     // SAFETY: by the shapes, rows and columns in each load and store are those of the step: they lie in the sixteen rows of
@@ -85,6 +90,44 @@ unsafe fn sums(groups: usize, a: *const u32, b: *const u32, panels: usize, sums:
     }
 }
 
+/// A [`Tall`] by sums whose rows are 128 higher than they are.
+///
+/// # Safety
+/// As [`Tall`] and `sums`.
+#[inline(always)]
+unsafe fn scaled(
+    sums: Sums,
+    groups: usize,
+    a: *const u32,
+    b: *const u32,
+    columns: usize,
+    scales: Scales,
+    from: *const f32,
+    ld: usize,
+    c: *mut f32,
+    ldc: usize,
+    space: *mut i32,
+) {
+    // SAFETY: the caller's promise: column + width ≤ columns, and scales and sums are there for whole panels.
+    unsafe {
+        sums(groups, a, b, columns.div_ceil(PANEL), space);
+        for column in (0..columns).step_by(PANEL) {
+            let width = PANEL.min(columns - column);
+            for r in 0..ROWS {
+                let sums = space.add((column / PANEL * ROWS + r) * PANEL);
+                let row = *scales.rows.add(r);
+                let mut line = [0.0f32; PANEL];
+                std::ptr::copy_nonoverlapping(from.add(r * ld + column), line.as_mut_ptr(), width);
+                for (j, x) in line.iter_mut().enumerate() {
+                    let sum = (*sums.add(j)).wrapping_sub(*scales.sums.add(column + j));
+                    *x = (sum as f32).mul_add(row * *scales.columns.add(column + j), *x);
+                }
+                std::ptr::copy_nonoverlapping(line.as_ptr(), c.add(r * ldc + column), width);
+            }
+        }
+    }
+}
+
 /// # Safety
 /// As [`Tall`], and as [`sums`]; the processor must have AVX-512F.
 #[target_feature(enable = "avx512f,avx2,fma")]
@@ -101,7 +144,7 @@ unsafe fn rows(
     space: *mut i32,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { tall::rows(sums, groups, a, b, columns, scales, from, ld, c, ldc, space) }
+    unsafe { scaled(sums, groups, a, b, columns, scales, from, ld, c, ldc, space) }
 }
 
 /// `base` with sixteen rows at a time by AMX, if this processor has it.
@@ -178,7 +221,21 @@ fn sums_are_right() -> bool {
     let mut got = vec![0; PANELS * ROWS * PANEL];
     // SAFETY: there are so many rows, panels and sums; the caller has seen AMX.
     unsafe { sums(groups, a.as_ptr(), b.as_ptr(), PANELS, got.as_mut_ptr()) };
-    got == tall::plain_sums(groups, &a, &b, PANELS)
+    got == plain_sums(groups, &a, &b, PANELS)
+}
+
+/// As [`Sums`], of unsigned by signed bytes, in plain Rust.
+fn plain_sums(groups: usize, a: &[u32], b: &[u32], panels: usize) -> Vec<i32> {
+    let dot = |a: u32, b: u32| -> i32 {
+        a.to_le_bytes().into_iter().zip(b.to_le_bytes()).map(|(a, b)| i32::from(a) * i32::from(b as i8)).sum()
+    };
+    let mut sums = Vec::with_capacity(panels * ROWS * PANEL);
+    for panel in b.chunks_exact(groups * PANEL).take(panels) {
+        for row in a.chunks_exact(groups).take(ROWS) {
+            sums.extend((0..PANEL).map(|j| -> i32 { (0..groups).map(|g| dot(row[g], panel[g * PANEL + j])).sum() }));
+        }
+    }
+    sums
 }
 
 /// Operations of TDPBUSD alone, on four sums.

@@ -202,7 +202,7 @@ unsafe fn interpreted_rows(
     space: *mut i32,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { tall::rows(interpreted, groups, a, b, columns, scales, from, ld, c, ldc, space) }
+    unsafe { scaled(interpreted, groups, a, b, columns, scales, from, ld, c, ldc, space) }
 }
 
 proptest! {
@@ -233,6 +233,6 @@ proptest! {
         let mut got = vec![0; panels * ROWS * PANEL];
         // SAFETY: there are so many rows, panels and sums.
         unsafe { interpreted(groups, a.as_ptr(), b.as_ptr(), panels, got.as_mut_ptr()) };
-        prop_assert_eq!(got, tall::plain_sums(groups, &a, &b, panels));
+        prop_assert_eq!(got, plain_sums(groups, &a, &b, panels));
     }
 }

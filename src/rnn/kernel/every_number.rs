@@ -24,7 +24,7 @@ impl Worst {
 }
 
 /// What the functions' documentation promises.
-const BOUNDS: Worst = Worst { exp: 1e-7, sigmoid: 1.5e-7, tanh: 1e-7, c: 2.5e-7, h: 2.5e-7 };
+const BOUNDS: Worst = Worst { exp: 1e-7, sigmoid: 1.6e-7, tanh: 1e-7, c: 2.5e-7, h: 2.5e-7 };
 
 /// What a table makes of numbers: σ and tanh, c and h of an LSTM's step, h of a GRU's.
 fn results(kernels: &Kernels, x: &[f32]) -> [Vec<f32>; 5] {

@@ -45,7 +45,6 @@ mod gemm;
 mod lanes;
 pub mod narrow;
 mod packed;
-mod tall;
 mod tiling;
 
 #[cfg(target_arch = "aarch64")]

@@ -11,7 +11,6 @@
 //!   the same bits.
 
 use super::PANEL;
-use super::tall::{self, Tall};
 use super::tiling::{Start, over_tiles};
 use serde::{Deserialize, Serialize};
 use std::sync::OnceLock;
@@ -93,6 +92,25 @@ pub type NarrowTile = unsafe fn(
     ldc: usize,
 );
 
+/// Rows that a matrix unit takes at once, and panels: as many as keep its sums in the first-level cache.
+pub const TALL_ROWS: usize = 16;
+pub const TALL_PANELS: usize = 8;
+
+/// [`TALL_ROWS`] rows by the panels of `columns` columns, of which the last may not be whole: as [`NarrowTile`],
+/// with space for the sums of whole panels, of which there are at most [`TALL_PANELS`].
+pub type Tall = unsafe fn(
+    groups: usize,
+    a: *const u32,
+    b: *const u32,
+    columns: usize,
+    scales: Scales,
+    from: *const f32,
+    ld: usize,
+    c: *mut f32,
+    ldc: usize,
+    space: *mut i32,
+);
+
 #[cfg(target_arch = "aarch64")]
 impl Scales {
     /// Those from another row and column on.
@@ -118,7 +136,7 @@ pub struct NarrowKernels {
     pub offset: bool,
     pub tiles: [NarrowTile; 4],
     pub wide: NarrowTile,
-    /// Where there is a matrix unit: it takes as many rows as are whole blocks of [`tall::ROWS`].
+    /// Where there is a matrix unit: it takes as many rows as are whole blocks of [`TALL_ROWS`].
     pub tall: Option<Tall>,
     /// As that of [`super::Kernels`], of the instruction that multiplies; none where there is no such one, and products are
     /// those of f32.
@@ -311,16 +329,16 @@ fn tall_rows(
     ldc: usize,
     scratch: &mut NarrowScratch,
 ) -> usize {
-    let rows = m - m % tall::ROWS;
+    let rows = m - m % TALL_ROWS;
     if rows == 0 || b.n == 0 || b.k == 0 {
         return 0;
     }
     assert!(b.n <= ldc && c.len() >= (rows - 1) * ldc + b.n, "C is too small");
-    scratch.sums.resize(tall::PANELS * tall::ROWS * PANEL, 0);
+    scratch.sums.resize(TALL_PANELS * TALL_ROWS * PANEL, 0);
     let groups = b.groups;
-    for row in (0..rows).step_by(tall::ROWS) {
-        for column in (0..b.n).step_by(tall::PANELS * PANEL) {
-            let columns = (tall::PANELS * PANEL).min(b.n - column);
+    for row in (0..rows).step_by(TALL_ROWS) {
+        for column in (0..b.n).step_by(TALL_PANELS * PANEL) {
+            let columns = (TALL_PANELS * PANEL).min(b.n - column);
             let scales = Scales {
                 rows: scratch.scales[row..].as_ptr(),
                 columns: b.scales[column..].as_ptr(),
@@ -333,8 +351,8 @@ fn tall_rows(
                 Start::Row(row) => (row[column..column + columns].as_ptr(), 0),
             };
             let (b, space) = (b.panel(column / PANEL), scratch.sums.as_mut_ptr());
-            // SAFETY: ROWS rows of A and C are there from `row` on, their scales, `columns` columns and the panels they are
-            // in; `space` is for PANELS panels. The table's entry runs on this processor.
+            // SAFETY: TALL_ROWS rows of A and C are there from `row` on, their scales, `columns` columns and the panels they are
+            // in; `space` is for TALL_PANELS panels. The table's entry runs on this processor.
             unsafe { tall(groups, a, b, columns, scales, from, ld, c, ldc, space) };
         }
     }
