@@ -35,7 +35,7 @@ macro_rules! portable {
 pub trait Real: NdFloat + Default + 'static {
     fn of(x: f64) -> Self;
     fn f64(self) -> f64;
-    /// e^x, the same bits in vector and scalar code, to about 1e-7 relative (f32).
+    /// e^x, the same bits in vector and scalar code, to 1e-7 relative (f32).
     fn exp_(self) -> Self;
     /// `c[m, n] += a[m, k] · b[k, n]`; see [`kernel::gemm`].
     fn gemm(m: usize, a: &[Self], stride: (usize, usize), b: &Packed<Self>, c: &mut [Self], ldc: usize);

@@ -3,6 +3,9 @@
 use super::{Kernels, PANEL, WIDE, lanes, narrow, portable};
 use std::arch::x86_64::*;
 
+/// Accumulators of the roofline's kernels: enough that none waits for the one before.
+const CHAINS: usize = 12;
+
 /// The table, if this processor has the instructions.
 pub fn kernels() -> Option<&'static Kernels> {
     let there = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
@@ -55,13 +58,13 @@ fn gru_step(hidden: usize, gates: &mut [f32], hn: &[f32], h: &mut [f32]) {
 #[target_feature(enable = "avx2,fma")]
 fn peak(rounds: usize) -> f64 {
     // SAFETY: this function has the instructions.
-    unsafe { lanes::peak::<__m256>(rounds) }
+    unsafe { lanes::peak::<__m256, CHAINS>(rounds) }
 }
 
 #[target_feature(enable = "avx2,fma")]
 fn read(numbers: &[f32]) -> f32 {
     // SAFETY: this function has the instructions.
-    unsafe { lanes::read::<__m256>(numbers) }
+    unsafe { lanes::read::<__m256, CHAINS>(numbers) }
 }
 
 #[target_feature(enable = "avx2,fma")]

@@ -127,15 +127,13 @@ pub unsafe fn gru_step<L: Lanes>(hidden: usize, gates: &mut [f32], hn: &[f32], h
     }
 }
 
-/// Accumulators of [`peak`]: enough that none waits for the one before.
-const CHAINS: usize = 12;
-
-/// Fused multiply-adds on registers alone, `rounds` times; gives back how many floating-point operations that were.
+/// Fused multiply-adds on registers alone, `rounds` times, in so many accumulators that none waits for the one before; gives
+/// back how many floating-point operations that were.
 ///
 /// # Safety
 /// The processor must have the instructions of `L`.
 #[inline(always)]
-pub unsafe fn peak<L: Lanes>(rounds: usize) -> f64 {
+pub unsafe fn peak<L: Lanes, const CHAINS: usize>(rounds: usize) -> f64 {
     // SAFETY: the caller's promise; `sum` holds N numbers.
     unsafe {
         let (x, y) = (L::all(std::hint::black_box(0.999)), L::all(std::hint::black_box(1e-3)));
@@ -158,7 +156,7 @@ pub unsafe fn peak<L: Lanes>(rounds: usize) -> f64 {
 /// # Safety
 /// The processor must have the instructions of `L`.
 #[inline(always)]
-pub unsafe fn read<L: Lanes>(numbers: &[f32]) -> f32 {
+pub unsafe fn read<L: Lanes, const CHAINS: usize>(numbers: &[f32]) -> f32 {
     let mut sums = [0.0f32; 16];
     // SAFETY: the caller's promise; each block has CHAINS vectors, `sums` holds N numbers.
     unsafe {

@@ -47,10 +47,21 @@ pub mod narrow;
 mod packed;
 mod tiling;
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon_narrow;
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod x86_bytes;
 #[cfg(target_arch = "x86_64")]
 mod x86_lanes;
 #[cfg(target_arch = "x86_64")]
@@ -146,6 +157,8 @@ pub fn available() -> Vec<&'static Kernels> {
         all.extend(avx2::kernels());
         all.extend(avx512::kernels());
     }
+    #[cfg(target_arch = "aarch64")]
+    all.push(&neon::TABLE);
     all
 }
 
@@ -160,5 +173,7 @@ pub fn active() -> &'static Kernels {
     })
 }
 
+#[cfg(test)]
+mod every_number;
 #[cfg(test)]
 mod tests;

@@ -69,6 +69,7 @@ struct Line([u32; 16]);
 pub struct NarrowScratch {
     words: Vec<u32>,
     scales: Vec<f32>,
+    sums: Vec<i32>,
 }
 
 /// What a tile of int8 multiplies its sums by: scales of its rows and columns; and of the columns 128 Σ q.
@@ -91,6 +92,40 @@ pub type NarrowTile = unsafe fn(
     ldc: usize,
 );
 
+/// Rows that a matrix unit takes at once, and panels: as many as keep its sums in the first-level cache.
+pub const TALL_ROWS: usize = 16;
+pub const TALL_PANELS: usize = 8;
+
+/// [`TALL_ROWS`] rows by the panels of `columns` columns, of which the last may not be whole: as [`NarrowTile`],
+/// with space for the sums of whole panels, of which there are at most [`TALL_PANELS`].
+pub type Tall = unsafe fn(
+    groups: usize,
+    a: *const u32,
+    b: *const u32,
+    columns: usize,
+    scales: Scales,
+    from: *const f32,
+    ld: usize,
+    c: *mut f32,
+    ldc: usize,
+    space: *mut i32,
+);
+
+#[cfg(target_arch = "aarch64")]
+impl Scales {
+    /// Those from another row and column on.
+    ///
+    /// # Safety
+    /// There must be so many.
+    pub unsafe fn at(self, row: usize, column: usize) -> Scales {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (rows, columns) = (self.rows.add(row), self.columns.add(column));
+            Scales { rows, columns, sums: self.sums.add(column) }
+        }
+    }
+}
+
 /// The products of one precision on one instruction set.
 #[derive(Debug)]
 pub struct NarrowKernels {
@@ -101,6 +136,8 @@ pub struct NarrowKernels {
     pub offset: bool,
     pub tiles: [NarrowTile; 4],
     pub wide: NarrowTile,
+    /// Where there is a matrix unit: it takes as many rows as are whole blocks of [`TALL_ROWS`].
+    pub tall: Option<Tall>,
     /// As that of [`super::Kernels`], of the instruction that multiplies; none where there is no such one, and products are
     /// those of f32.
     pub peak: Option<fn(usize) -> f64>,
@@ -117,6 +154,7 @@ static PORTABLE_BF16: NarrowKernels = NarrowKernels {
         portable_tile::<Bf16, 1, 1>,
     ],
     wide: portable_tile::<Bf16, 1, { super::WIDE }>,
+    tall: None,
     peak: None,
 };
 
@@ -131,6 +169,7 @@ static PORTABLE_INT8: NarrowKernels = NarrowKernels {
         portable_tile::<Int8, 1, 1>,
     ],
     wide: portable_tile::<Int8, 1, { super::WIDE }>,
+    tall: None,
     peak: None,
 };
 
@@ -140,6 +179,8 @@ pub fn available(precision: Precision) -> Vec<&'static NarrowKernels> {
     let mut all = vec![if precision == Precision::Int8 { &PORTABLE_INT8 } else { &PORTABLE_BF16 }];
     #[cfg(target_arch = "x86_64")]
     all.extend(super::x86_narrow::kernels(precision));
+    #[cfg(target_arch = "aarch64")]
+    all.extend(super::neon_narrow::kernels(precision));
     all
 }
 
@@ -259,19 +300,63 @@ pub fn product(
         (rows.int8_rows)(b.k, if kernels.offset { 128 } else { 0 }, a, &mut scratch.words, &mut scratch.scales);
     }
     let groups = b.groups;
-    over_tiles(m, b.n, start, c, ldc, |at| {
+    let done = kernels.tall.map_or(0, |tall| tall_rows(tall, start, m, b, c, ldc, scratch));
+    if done == m {
+        return;
+    }
+    over_tiles(m - done, b.n, start, &mut c[done * ldc..], ldc, |at| {
         let tile = at.tile.map_or(kernels.wide, |tile| kernels.tiles[tile]);
-        let column = at.panel * PANEL;
+        let (row, column) = (done + at.row, at.panel * PANEL);
         let scales = Scales {
-            rows: scratch.scales[at.row..].as_ptr(),
+            rows: scratch.scales[row..].as_ptr(),
             columns: b.scales[column..].as_ptr(),
             sums: b.sums[column..].as_ptr(),
         };
-        let a = scratch.words[at.row * groups..].as_ptr();
+        let a = scratch.words[row * groups..].as_ptr();
         // SAFETY: the words hold `groups` for each row and each column of each panel, the scales all rows and whole panels;
         // `over_tiles` gives room for whole panels at `from` and `c`. The table's entry runs on this processor.
         unsafe { tile(groups, a, b.panel(at.panel), scales, at.from, at.ld, at.c, at.ldc) };
     });
+}
+
+/// The part of [`product`] that a matrix unit does: says how many rows that is. `scratch` has the rows, rounded.
+fn tall_rows(
+    tall: Tall,
+    start: Start<'_>,
+    m: usize,
+    b: &Narrow,
+    c: &mut [f32],
+    ldc: usize,
+    scratch: &mut NarrowScratch,
+) -> usize {
+    let rows = m - m % TALL_ROWS;
+    if rows == 0 || b.n == 0 || b.k == 0 {
+        return 0;
+    }
+    assert!(b.n <= ldc && c.len() >= (rows - 1) * ldc + b.n, "C is too small");
+    scratch.sums.resize(TALL_PANELS * TALL_ROWS * PANEL, 0);
+    let groups = b.groups;
+    for row in (0..rows).step_by(TALL_ROWS) {
+        for column in (0..b.n).step_by(TALL_PANELS * PANEL) {
+            let columns = (TALL_PANELS * PANEL).min(b.n - column);
+            let scales = Scales {
+                rows: scratch.scales[row..].as_ptr(),
+                columns: b.scales[column..].as_ptr(),
+                sums: b.sums[column..].as_ptr(),
+            };
+            let a = scratch.words[row * groups..].as_ptr();
+            let c = c[row * ldc + column..].as_mut_ptr();
+            let (from, ld) = match start {
+                Start::Old => (c.cast_const(), ldc),
+                Start::Row(row) => (row[column..column + columns].as_ptr(), 0),
+            };
+            let (b, space) = (b.panel(column / PANEL), scratch.sums.as_mut_ptr());
+            // SAFETY: TALL_ROWS rows of A and C are there from `row` on, their scales, `columns` columns and the panels they are
+            // in; `space` is for TALL_PANELS panels. The table's entry runs on this processor.
+            unsafe { tall(groups, a, b, columns, scales, from, ld, c, ldc, space) };
+        }
+    }
+    rows
 }
 
 /// Rounds rows of `k` numbers to bf16: two a word, rows filled up with 0.

@@ -1,4 +1,4 @@
-//! bf16 and int8 on x86: AVX-512 with VNNI or BF16, and AVX2.
+//! bf16 on x86, and int8 with AVX-512; int8 with less is in [`super::x86_bytes`].
 
 use super::PANEL;
 use super::narrow::{NarrowKernels, Precision, Scales};
@@ -9,15 +9,19 @@ use std::arch::x86_64::*;
 pub fn kernels(precision: Precision) -> Vec<&'static NarrowKernels> {
     let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     let avx512 = avx2 && is_x86_feature_detected!("avx512f");
-    let there: [(bool, &NarrowKernels); 3] = if precision == Precision::Int8 {
-        [(avx2, &AVX2_INT8), (avx512 && is_x86_feature_detected!("avx512vnni"), &VNNI), (false, &VNNI)]
-    } else {
-        [
-            (avx2, &AVX2_BF16),
-            (avx512, &AVX512_BF16_BY_F32),
-            (avx512 && is_x86_feature_detected!("avx512bf16"), &AVX512_BF16),
-        ]
-    };
+    if precision == Precision::Int8 {
+        let mut all = super::x86_bytes::kernels();
+        if avx512 && is_x86_feature_detected!("avx512vnni") {
+            all.push(&VNNI);
+            all.extend(super::amx::kernels(&VNNI));
+        }
+        return all;
+    }
+    let there: [(bool, &NarrowKernels); 3] = [
+        (avx2, &AVX2_BF16),
+        (avx512, &AVX512_BF16_BY_F32),
+        (avx512 && is_x86_feature_detected!("avx512bf16"), &AVX512_BF16),
+    ];
     there.into_iter().filter(|(there, _)| *there).map(|(_, kernels)| kernels).collect()
 }
 
@@ -29,6 +33,7 @@ macro_rules! table {
             offset: $offset,
             tiles: [$tile::<8, 1>, $tile::<4, 1>, $tile::<2, 1>, $tile::<1, 1>],
             wide: $tile::<1, WIDE>,
+            tall: None,
             peak: $peak,
         };
     };
@@ -38,7 +43,6 @@ macro_rules! table {
 table!(VNNI, "avx512-vnni", "avx512", offset: true, vnni, Some(|rounds| unsafe { vnni_peak(rounds) }));
 table!(AVX512_BF16, "avx512-bf16", "avx512", offset: false, bf16, Some(|rounds| unsafe { bf16_peak(rounds) }));
 table!(AVX512_BF16_BY_F32, "avx512", "avx512", offset: false, bf16_by_f32, None);
-table!(AVX2_INT8, "avx2", "avx2", offset: false, avx2_int8, None);
 table!(AVX2_BF16, "avx2", "avx2", offset: false, avx2_bf16, None);
 
 /// int8: VPDPBUSD adds four products of an unsigned and a signed byte. The rows are 128 higher than they are, which Σ q of
@@ -170,58 +174,6 @@ unsafe fn bf16_by_f32<const ROWS: usize, const PANELS: usize>(
         for (r, sum) in sum.iter().enumerate() {
             for (v, &sum) in sum.as_flattened().iter().enumerate() {
                 _mm512_storeu_ps(c.add(r * ldc + v * 16), sum);
-            }
-        }
-    }
-}
-
-/// int8 with AVX2: |a| · (b with a's sign), so that no pair of products is more than 2 · 127², which 16 bits hold. Half a
-/// panel and four rows at a time.
-///
-/// # Safety
-/// As `portable_tile` of [`super::narrow`]; the processor must have AVX2 and FMA.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn avx2_int8<const ROWS: usize, const PANELS: usize>(
-    groups: usize,
-    a: *const u32,
-    b: *const u32,
-    scales: Scales,
-    from: *const f32,
-    ld: usize,
-    c: *mut f32,
-    ldc: usize,
-) {
-    const LANES: usize = 8;
-    // SAFETY: all addresses lie in what the caller promises.
-    unsafe {
-        let ones = _mm256_set1_epi16(1);
-        for first in (0..ROWS).step_by(4) {
-            let rows = ROWS.min(4);
-            for half in 0..2 * PANELS {
-                let b = b.add(half / 2 * groups * PANEL + half % 2 * 16);
-                let mut sum = [[_mm256_setzero_si256(); 2]; 4];
-                for g in 0..groups {
-                    let b0 = _mm256_load_si256(b.add(g * PANEL).cast());
-                    let b1 = _mm256_load_si256(b.add(g * PANEL + LANES).cast());
-                    for (r, sum) in sum[..rows].iter_mut().enumerate() {
-                        let x = _mm256_set1_epi32(*a.add((first + r) * groups + g) as i32);
-                        let size = _mm256_abs_epi8(x);
-                        for (sum, b) in sum.iter_mut().zip([b0, b1]) {
-                            let pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(b, x));
-                            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
-                        }
-                    }
-                }
-                for (r, sum) in sum[..rows].iter().enumerate() {
-                    let row = _mm256_set1_ps(*scales.rows.add(first + r));
-                    for (v, &sum) in sum.iter().enumerate() {
-                        let column = half * 16 + v * LANES;
-                        let scale = _mm256_mul_ps(row, _mm256_loadu_ps(scales.columns.add(column)));
-                        let from = _mm256_loadu_ps(from.add((first + r) * ld + column));
-                        let to = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, from);
-                        _mm256_storeu_ps(c.add((first + r) * ldc + column), to);
-                    }
-                }
             }
         }
     }
