@@ -3,7 +3,7 @@
 
 use super::StoreError;
 use redb::backends::InMemoryBackend;
-use redb::{BackendIoError, Database, StorageBackend, WriteTransaction};
+use redb::{Database, StorageBackend, WriteTransaction};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
@@ -14,23 +14,23 @@ use std::sync::Arc;
 struct Image(Arc<InMemoryBackend>);
 
 impl StorageBackend for Image {
-    fn len(&self) -> Result<u64, BackendIoError> {
+    fn len(&self) -> io::Result<u64> {
         self.0.len()
     }
 
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), BackendIoError> {
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.0.read(offset, out)
     }
 
-    fn set_len(&self, len: u64) -> Result<(), BackendIoError> {
+    fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
     }
 
-    fn sync_data(&self) -> Result<(), BackendIoError> {
+    fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
     }
 
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), BackendIoError> {
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.0.write(offset, data)
     }
 }
@@ -80,5 +80,5 @@ fn laid_out<T>(tables: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>)
         image.read(0, &mut bytes)?;
         Ok(bytes)
     };
-    read().map_err(|e: BackendIoError| StoreError::Failed(redb::Error::from(e)))
+    read().map_err(|e: io::Error| StoreError::Failed(redb::Error::Io(e)))
 }
