@@ -19,6 +19,8 @@ dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 perf record --quiet --freq "${FREQUENCY:-499}" --call-graph dwarf,32768 --output "$dir/samples" "$@" > /dev/null
 perf script --no-inline --input "$dir/samples" > "$dir/stacks" 2> /dev/null
-inferno-collapse-perf "$dir/stacks" > "$dir/folded"
-inferno-flamegraph --title "$title" --subtitle "$(awk '{n += $NF} END {print n}' "$dir/folded") samples" \
+# perf gives each sample the nanoseconds that it stands for.
+inferno-collapse-perf "$dir/stacks" | awk '{n = $NF; sub(/[0-9]+$/, ""); printf "%s%d\n", $0, n / 1000}' > "$dir/folded"
+seconds=$(awk '{n += $NF} END {printf "%.1f", n / 1e6}' "$dir/folded")
+inferno-flamegraph --title "$title" --subtitle "$seconds seconds of processor time" --countname µs \
     --minwidth "${MIN_WIDTH:-0.2}" --hash "$dir/folded" > "$out"

@@ -93,3 +93,33 @@ impl Lexicon {
         dense.extend((0..self.bits).map(|bit| ((flags >> bit) & 1) as f32));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sha2::Digest;
+
+    #[test]
+    fn the_order_of_the_lines_does_not_matter() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let of = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Lexicon::load(&path, 4).unwrap()
+        };
+        let (one, other) = (of("b\t3\na\t10\nab\t1\n"), of("a\t10\r\nab\t01\nb\t3"));
+        let hash = |lexicon: &Lexicon| {
+            let mut hash = Sha256::new();
+            lexicon.fingerprint_into(&mut hash);
+            hash.finalize()
+        };
+        assert_eq!(hash(&one), hash(&other));
+        for lexicon in [one, other] {
+            lexicon.save(&path).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "a\t10\nab\t1\nb\t3\n");
+            let mut columns = Vec::new();
+            ["a", "b", "c"].iter().for_each(|word| lexicon.push_columns(word, &mut columns));
+            assert_eq!(columns, [0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        }
+    }
+}

@@ -221,3 +221,71 @@ fn not_finite(numbers: &[f32]) -> Option<usize> {
     let greatest = numbers.iter().fold(0, |greatest, x| x.abs().to_bits().max(greatest));
     if f32::from_bits(greatest).is_finite() { None } else { numbers.iter().position(|x| !x.is_finite()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::params::NetShape;
+    use crate::rnn::{Cell, LayerSpec};
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+
+    fn net() -> (NetShape, Params<f32>) {
+        let layers = vec![LayerSpec::new(Cell::Lstm, 3), LayerSpec::new(Cell::Gru, 2)];
+        let shape = NetShape { dense: 5, layers, classes: 4, ..NetShape::default() };
+        let params = Params::random(&shape, &mut rand_chacha::ChaCha8Rng::seed_from_u64(1));
+        (shape, params)
+    }
+
+    fn read(shape: &NetShape, bytes: &[u8]) -> Result<Params<f32>, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, bytes).unwrap();
+        let stored = Stored::read(file.path()).map_err(|e| e.to_string())?;
+        Params::of_stored(shape, stored).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn every_precision_reads_as_it_was_rounded() {
+        let (shape, params) = net();
+        for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+            assert_eq!(read(&shape, &params.to_safetensors(precision)), Ok(params.rounded(precision)));
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_not_finite_is_told() {
+        let (shape, mut params) = net();
+        params.slice_mut(1)[3] = f32::NAN;
+        let error = read(&shape, &params.to_safetensors(Precision::F32)).unwrap_err();
+        assert!(error.contains("tensor rnn.weight_hh_l0: number 3 is not finite"), "{error}");
+    }
+
+    #[test]
+    fn a_tensor_too_many_is_told() {
+        let (shape, params) = net();
+        let smaller = NetShape { layers: shape.layers[..1].to_vec(), classes: 0, ..shape };
+        let error = read(&smaller, &params.to_safetensors(Precision::F32)).unwrap_err();
+        assert!(error.contains("head.weight"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_file_is_refused_or_has_the_shape(
+            precision in prop::sample::select(vec![Precision::F32, Precision::Bf16, Precision::Int8]),
+            flips in prop::collection::vec((0usize..2000, any::<u8>()), 0..4),
+            length in prop::option::of(0usize..2000),
+        ) {
+            let (shape, params) = net();
+            let mut bytes = params.to_safetensors(precision);
+            for (at, byte) in flips {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            bytes.truncate(length.unwrap_or(bytes.len()));
+            match read(&shape, &bytes) {
+                Ok(read) => prop_assert!((0..read.len()).all(|at| read.slice(at).iter().all(|x| x.is_finite()))),
+                Err(error) => prop_assert!(!error.is_empty()),
+            }
+        }
+    }
+}
