@@ -17,7 +17,8 @@ out=$1 title=$2
 shift 2
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-perf record --quiet --freq "${FREQUENCY:-499}" --call-graph dwarf,32768 --output "$dir/samples" "$@" > /dev/null
+perf record --quiet --freq "${FREQUENCY:-499}" --call-graph dwarf,32768 --output "$dir/samples" "$@" > /dev/null \
+    || test -s "$dir/samples" # However the command ended.
 perf script --no-inline --input "$dir/samples" > "$dir/stacks" 2> /dev/null
 # perf gives each sample the nanoseconds that it stands for.
 inferno-collapse-perf "$dir/stacks" | awk '{n = $NF; sub(/[0-9]+$/, ""); printf "%s%d\n", $0, n / 1000}' > "$dir/folded"

@@ -124,7 +124,7 @@ impl StateFile {
             Ok(found.unwrap_or(FORMAT))
         };
         if !path.exists() {
-            new::create(path, &tables)?;
+            new::create(path, tables)?;
         }
         let database = open_database(path, cache_bytes, &events)?;
         let file = StateFile { path: path.to_path_buf(), cache_bytes, database: RwLock::new(Some(database)), events };
