@@ -103,19 +103,35 @@ impl Vocabulary {
 
 /// Hashes a list so that no two lists hash alike.
 pub(super) fn fingerprint(hash: &mut Sha256, entries: impl ExactSizeIterator<Item = impl AsRef<str>>) {
-    hash.update((entries.len() as u64).to_le_bytes());
-    // In few calls: each has its price.
-    let mut together = Vec::new();
-    for entry in entries {
-        let entry = entry.as_ref();
-        together.extend_from_slice(&(entry.len() as u64).to_le_bytes());
-        together.extend_from_slice(entry.as_bytes());
-        if together.len() >= HASHED_TOGETHER {
-            hash.update(&together);
-            together.clear();
+    let mut list = ListHash::new(hash, entries.len());
+    entries.for_each(|entry| list.add(entry.as_ref()));
+    list.finish();
+}
+
+/// A list on its way into a hash; in few calls, since each has its price.
+pub(super) struct ListHash<'a> {
+    hash: &'a mut Sha256,
+    together: Vec<u8>,
+}
+
+impl ListHash<'_> {
+    /// For a list of so many entries.
+    pub fn new(hash: &mut Sha256, entries: usize) -> ListHash<'_> {
+        ListHash { hash, together: (entries as u64).to_le_bytes().to_vec() }
+    }
+
+    pub fn add(&mut self, entry: &str) {
+        self.together.extend_from_slice(&(entry.len() as u64).to_le_bytes());
+        self.together.extend_from_slice(entry.as_bytes());
+        if self.together.len() >= HASHED_TOGETHER {
+            self.hash.update(&self.together);
+            self.together.clear();
         }
     }
-    hash.update(&together);
+
+    pub fn finish(self) {
+        self.hash.update(&self.together);
+    }
 }
 
 /// Characters and their rows, from 1; row 0 is unknown.

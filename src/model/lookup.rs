@@ -23,12 +23,15 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    /// For a network whose steps begin with a table; none where the first layer needs its input itself.
+    /// Networks whose steps begin with a table, unless the first layer needs its input itself.
+    pub fn serves(shape: &NetShape) -> bool {
+        let first = shape.layers.first();
+        !shape.tables.is_empty() && shape.window.is_none() && first.is_some_and(|layer| !layer.residual)
+    }
+
+    /// None where [`Lookup::serves`] is false.
     pub fn new(shape: &NetShape, params: &Params<f32>, bias: &[f32], precision: Precision) -> Option<Lookup> {
-        let (table, layer) = (shape.tables.first()?, shape.layers.first()?);
-        if layer.residual || shape.window.is_some() {
-            return None;
-        }
+        let table = shape.tables.first().filter(|_| Lookup::serves(shape))?;
         let (w_ih, input, width) = (params.layer(shape.layer_at(0)).w_ih, shape.layer_input(0), bias.len());
         let matrix = |from, k, precision| Matrix::of_columns(w_ih, input, from, [k, width], precision);
         let kept = table.rows.min(MOST_BYTES / (size_of::<f32>() * width));

@@ -72,6 +72,7 @@ use std::borrow::Cow;
 use std::path::Path;
 use transcribe::Transcriber;
 use transduce::Translator;
+use weights::Stored;
 
 /// Numbers that are handed to the hash of the fingerprint at once.
 const HASHED_TOGETHER: usize = 1 << 12;
@@ -109,11 +110,16 @@ impl Model {
     pub fn load_as(dir: &Path, precision: Option<Precision>) -> Result<Model, ModelError> {
         let mut parts = Parts::load(dir)?;
         parts.spec.precision = precision.unwrap_or(parts.spec.precision);
+        Model::of_parts(parts, dir)
+    }
+
+    /// The model that was read from `dir`.
+    fn of_parts(parts: Parts, dir: &Path) -> Result<Model, ModelError> {
         let invalid = |detail| ModelError::Invalid { path: dir.join("model.toml"), detail };
         let Parts { spec, encoder, target, params } = parts;
         let model = match target {
             Some(target) => Model::of_translator(spec, encoder, &target, &params),
-            None => Model::new(spec, encoder, &params),
+            None => Model::with_params(spec, encoder, Cow::Owned(params)),
         };
         let model = model.map_err(invalid)?;
         match &model.spec.fingerprint {
@@ -128,10 +134,11 @@ impl Model {
 
     /// Reads the model in `dir`, rounds its weights to this precision and writes it to `to`, with its model card.
     pub fn quantize(dir: &Path, to: &Path, precision: Precision) -> Result<(), ModelError> {
+        let parts = Parts::load(dir)?;
+        let (target, params) = (parts.target.clone(), parts.params.rounded(precision));
         // Whatever is wrong with it is told before anything is written.
-        Model::load(dir)?;
-        let Parts { spec, encoder, target, params } = Parts::load(dir)?;
-        let (spec, params) = (ModelSpec { precision, ..spec }, params.rounded(precision));
+        let Model { spec, encoder, .. } = Model::of_parts(parts, dir)?;
+        let spec = ModelSpec { precision, ..spec };
         match target {
             Some(target) => Model::save_translator(to, &spec, &encoder, &target, &params)?,
             None => Model::save(to, &spec, &encoder, &params)?,
@@ -146,26 +153,31 @@ impl Model {
 
     /// A model from its parts.
     pub fn new(spec: ModelSpec, encoder: Encoder, params: &Params<f32>) -> Result<Model, String> {
+        Model::with_params(spec, encoder, Cow::Borrowed(params))
+    }
+
+    /// As [`Model::new`]; of parameters that are handed over, what the network keeps as it is need not be copied.
+    fn with_params(spec: ModelSpec, encoder: Encoder, params: Cow<'_, Params<f32>>) -> Result<Model, String> {
         let class_label = spec.class_labels()?;
         let shape = NetShape::of(&spec, encoder.layout())?;
         shape.check()?;
         // The hash takes about as long as packing the weights: one processor for each.
-        let (fingerprint, network) = std::thread::scope(|scope| {
-            let hashed = scope.spawn(|| fingerprint(&spec, &encoder, None, params));
-            let network = Network::with_precision(&shape, &in_use(&spec, params), spec.precision);
-            (hashed.join(), network)
+        let (fingerprint, packed) = std::thread::scope(|scope| {
+            let hashed = scope.spawn(|| fingerprint(&spec, &encoder, None, &params));
+            let packed = Network::without_tables(&shape, &in_use(&spec, &params), spec.precision);
+            (hashed.join(), packed)
         });
         let fingerprint = fingerprint.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok(Model {
-            network,
             class_label,
-            decoder: Decoder::new(&spec, &shape, params)?,
+            decoder: Decoder::new(&spec, &shape, &params)?,
             transcriber: Transcriber::new(&spec),
             translator: None,
             genes: GeneFinder::new(&spec)?,
             fingerprint_hex: hex(&fingerprint),
             fingerprint,
             parameters: params.count(),
+            network: packed.with_tables(params),
             spec,
             encoder,
         })
@@ -267,22 +279,21 @@ impl Parts {
         let invalid = |detail| ModelError::Invalid { path: dir.join("model.toml"), detail };
         // The weights are read while the vocabularies are.
         let path = dir.join("weights.safetensors");
-        let (encoder, bytes) = std::thread::scope(|scope| {
-            let bytes = scope.spawn(|| std::fs::read(&path));
-            (Encoder::load(&spec.encoder, dir), bytes.join())
+        let (encoder, stored) = std::thread::scope(|scope| {
+            let stored = scope.spawn(|| Stored::read(&path));
+            (Encoder::load(&spec.encoder, dir), stored.join())
         });
         let encoder = encoder.map_err(|e| invalid(e.to_string()))?;
         let encoder = encoder.with_classes(spec.stream_classes().len());
-        let bytes = bytes.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let stored = stored.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // Whether they could be read is told once it is known that the rest is in order.
-        let weights = || bytes.map_err(|source| ModelError::Read { path: path.clone(), source });
         let (target, params) = if spec.task == Task::Transduce {
-            let (target, params) = transduce::load(&spec, &encoder, dir, weights)?;
+            let (target, params) = transduce::load(&spec, &encoder, dir, stored)?;
             (Some(target), params)
         } else {
             let shape = NetShape::of(&spec, encoder.layout()).map_err(invalid)?;
             shape.check().map_err(invalid)?;
-            (None, Params::of_bytes(&shape, &path, &weights()?)?)
+            (None, Params::of_stored(&shape, stored?)?)
         };
         Ok(Parts { spec, encoder, target, params })
     }

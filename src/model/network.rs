@@ -10,6 +10,7 @@ use crate::rnn::ahead::Windows;
 use crate::rnn::kernel::{self, Start};
 use crate::rnn::layer::{Layer, LayerScratch};
 use crate::rnn::matrix::{Matrix, Precision};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -85,13 +86,22 @@ impl Network {
 
     /// As [`Network::new`], its matrices held in this precision.
     pub fn with_precision(shape: &NetShape, params: &Params<f32>, precision: Precision) -> Network {
+        Network::without_tables(shape, params, precision).with_tables(Cow::Borrowed(params))
+    }
+
+    /// As [`Network::with_precision`], to be completed by [`Network::with_tables`].
+    pub(super) fn without_tables(shape: &NetShape, params: &Params<f32>, precision: Precision) -> Network {
         let new = |spec: &LayerSpec, input, at| Layer::with_precision(spec, input, params.layer(at), precision);
         let chars = shape.chars.as_ref();
         let char_layers = chars.map_or(Vec::new(), |c| {
             (0..c.directions()).map(|d| new(&c.layer(), c.dim, shape.char_layer_at(d))).collect()
         });
+        let is_looked_up = Lookup::serves(shape);
         let layers: Vec<Layer> = (shape.layers.iter().enumerate())
-            .map(|(k, l)| new(&l.direction(), shape.layer_input(k), shape.layer_at(k)))
+            .map(|(k, l)| match k == 0 && is_looked_up {
+                true => Layer::of_gates(&l.direction(), shape.input(), params.layer(shape.layer_at(0)), precision),
+                false => new(&l.direction(), shape.layer_input(k), shape.layer_at(k)),
+            })
             .collect();
         let reverse = (shape.layers.iter().enumerate())
             .map(|(k, l)| {
@@ -101,8 +111,8 @@ impl Network {
             .collect();
         let head = shape.head_at();
         Network {
-            tables: (0..shape.tables.len()).map(|t| params.slice(shape.table_at(t)).to_vec()).collect(),
-            char_embed: chars.map_or(Vec::new(), |_| params.slice(shape.char_embed_at()).to_vec()),
+            tables: Vec::new(),
+            char_embed: Vec::new(),
             char_layers,
             lookup: layers.first().and_then(|first| Lookup::new(shape, params, first.bias(), precision)),
             layers,
@@ -114,6 +124,19 @@ impl Network {
             start: if shape.tells_next() { params.slice(shape.start_at()).to_vec() } else { Vec::new() },
             shape: shape.clone(),
         }
+    }
+
+    /// With the tables of `params`, which are in no other precision.
+    pub(super) fn with_tables(mut self, mut params: Cow<'_, Params<f32>>) -> Network {
+        let mut table = |at| match &mut params {
+            Cow::Owned(params) => params.take(at),
+            Cow::Borrowed(params) => params.slice(at).to_vec(),
+        };
+        self.tables = (0..self.shape.tables.len()).map(|t| table(self.shape.table_at(t))).collect();
+        if self.shape.chars.is_some() {
+            self.char_embed = table(self.shape.char_embed_at());
+        }
+        self
     }
 
     /// What the head reads before the first step of a stream of this class (0: of any), `[top]`; empty where outputs do not

@@ -361,6 +361,13 @@ impl<T: Real> Params<T> {
         self.values[at].as_slice_mut().expect("parameters are made in standard layout")
     }
 
+    /// A tensor's numbers, of which none are left here.
+    pub(crate) fn take(&mut self, at: usize) -> Vec<T> {
+        let (numbers, offset) = std::mem::take(&mut self.values[at]).into_raw_vec_and_offset();
+        debug_assert_eq!(offset.unwrap_or(0), 0, "parameters are made in standard layout");
+        numbers
+    }
+
     /// All tensors' numbers, in order.
     pub fn slices_mut(&mut self) -> impl Iterator<Item = &mut [T]> {
         self.values.iter_mut().map(|v| v.as_slice_mut().expect("parameters are made in standard layout"))

@@ -31,6 +31,7 @@ pub struct LayerWeights<'a, T> {
 pub struct Layer {
     spec: LayerSpec,
     input: usize,
+    /// `[input, gates·hidden]`, or empty ([`Layer::of_gates`]).
     w_ih: Matrix,
     /// `[hidden, gates·hidden]`; for the GRU only r and z, and n apart: its product is used on its own.
     w_hh: Matrix,
@@ -64,6 +65,13 @@ impl Layer {
 
     /// As [`Layer::new`], its matrices held in this precision.
     pub fn with_precision(spec: &LayerSpec, input: usize, w: LayerWeights<'_, f32>, precision: Precision) -> Layer {
+        let gates = spec.cell.gates() * spec.hidden;
+        let layer = Layer::of_gates(spec, input, w, precision);
+        Layer { w_ih: Matrix::new(w.w_ih, [input, gates], precision), ..layer }
+    }
+
+    /// As [`Layer::with_precision`], for a layer that only ever takes [`Layer::steps`]: its input's product is made elsewhere.
+    pub(crate) fn of_gates(spec: &LayerSpec, input: usize, w: LayerWeights<'_, f32>, precision: Precision) -> Layer {
         assert_eq!(spec.check(input), Ok(()));
         let (hidden, cell) = (spec.hidden, spec.cell);
         let (gates, shared) = (cell.gates() * hidden, cell.shared_gates() * hidden);
@@ -71,7 +79,7 @@ impl Layer {
         Layer {
             spec: spec.clone(),
             input,
-            w_ih: Matrix::new(w.w_ih, [input, gates], precision),
+            w_ih: Matrix::empty(),
             w_hh: Matrix::new(w.w_hh, [hidden, shared], precision),
             w_hn: if shared < gates {
                 Matrix::new(&w.w_hh[shared * hidden..], [hidden, hidden], precision)

@@ -3,6 +3,8 @@
 //! The file may hold more than states: the embedded transport keeps its queue and labels in the same one, so that one
 //! transaction covers all. A transaction is on disk (fsync) before [`StateFile::write`] returns.
 
+mod new;
+
 use super::{IdlePage, Maker, ModelPolicy, StateChange, StateReadError, States, StreamEntry, StreamId, StreamState};
 use crate::config::OnModelChange;
 use crate::events::Events;
@@ -98,37 +100,38 @@ impl StateFile {
         StateFile::open_with(path, cache_bytes, events, |_| Ok(()))
     }
 
-    /// As [`StateFile::open`]; a new file gets its tables together with what `more` writes.
+    /// As [`StateFile::open`]; a new file, or one without tables, gets them together with what `more` writes.
     pub fn open_with(
         path: &Path,
         cache_bytes: usize,
         events: Events,
-        more: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
+        more: impl Fn(&WriteTransaction) -> Result<(), redb::Error>,
     ) -> Result<StateFile, StoreError> {
         if let Some(parent) = path.parent() {
             let failed = |e| StoreError::Open { path: parent.to_path_buf(), detail: format!("{e}") };
             std::fs::create_dir_all(parent).map_err(failed)?;
         }
+        let tables = |txn: &WriteTransaction| {
+            txn.open_table(STREAMS)?;
+            txn.open_table(SESSIONS)?;
+            txn.open_table(META)?;
+            more(txn)?;
+            let mut figures = txn.open_table(FIGURES)?;
+            let found = figures.get("format")?.map(|format| format.value());
+            if found.is_none() {
+                figures.insert("format", FORMAT)?;
+            }
+            Ok(found.unwrap_or(FORMAT))
+        };
         if !path.exists() {
-            create_database(path, cache_bytes, &events)?;
+            new::create(path, tables)?;
         }
         let database = open_database(path, cache_bytes, &events)?;
         let file = StateFile { path: path.to_path_buf(), cache_bytes, database: RwLock::new(Some(database)), events };
         // Writing waits for the disk: only what is not there yet is written.
         let found = match file.read(|txn| Ok(format_of(txn)))? {
             Some(found) => found,
-            None => file.write(|txn| {
-                txn.open_table(STREAMS)?;
-                txn.open_table(SESSIONS)?;
-                txn.open_table(META)?;
-                more(txn)?;
-                let mut figures = txn.open_table(FIGURES)?;
-                let found = figures.get("format")?.map(|format| format.value());
-                if found.is_none() {
-                    figures.insert("format", FORMAT)?;
-                }
-                Ok(found.unwrap_or(FORMAT))
-            })?,
+            None => file.write(tables)?,
         };
         if found != FORMAT {
             return Err(StoreError::Format { path: path.to_path_buf(), found });
@@ -228,25 +231,6 @@ impl StateFile {
     }
 }
 
-/// A new file is laid out under another name and then given its own: who is killed in between leaves nothing that the next
-/// start could not read.
-fn create_database(path: &Path, cache_bytes: usize, events: &Events) -> Result<(), StoreError> {
-    let failed = |e: std::io::Error| StoreError::Open { path: path.to_path_buf(), detail: e.to_string() };
-    let new = path.with_extension("redb-new");
-    match std::fs::remove_file(&new) {
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(e)),
-        _ => drop(open_database(&new, cache_bytes, events)?),
-    }
-    match std::fs::hard_link(&new, path) {
-        // Another process was quicker; opening the file will tell.
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-        // A file system without links; there the other process is not noticed.
-        Err(_) => return std::fs::rename(&new, path).map_err(failed),
-        Ok(()) => {}
-    }
-    std::fs::remove_file(&new).map_err(failed)
-}
-
 fn open_database(path: &Path, cache_bytes: usize, events: &Events) -> Result<Database, StoreError> {
     let mut builder = Database::builder();
     builder.set_cache_size(cache_bytes);
@@ -271,6 +255,12 @@ fn open_database(path: &Path, cache_bytes: usize, events: &Events) -> Result<Dat
         Ok(Err(other)) => Err(StoreError::Open { path: path.to_path_buf(), detail: other.to_string() }),
         Err(_) => Err(damaged("it cannot be made sense of".to_string())),
     }
+}
+
+/// Writes into a new file whose model's states it will hold, so that [`StateFile::check_model`] need not.
+pub fn write_model(txn: &WriteTransaction, policy: &ModelPolicy) -> Result<(), redb::Error> {
+    txn.open_table(META)?.insert("model", policy.fingerprint.as_bytes())?;
+    Ok(())
 }
 
 /// The version of the file's tables; none where they are not all there.

@@ -11,7 +11,9 @@ mod policy;
 
 pub use codec::CodecError;
 pub use entry::{EntryError, StreamEntry};
-pub use file::{Figures, StateFile, StoreError, forget_ended, is_live, read_figures, stream_entry, write_states};
+pub use file::{
+    Figures, StateFile, StoreError, forget_ended, is_live, read_figures, stream_entry, write_model, write_states,
+};
 pub use memory::MemoryStates;
 pub use policy::{Maker, ModelPolicy};
 

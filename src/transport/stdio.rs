@@ -11,7 +11,7 @@ use super::{
 use crate::clock::unix_ms;
 use crate::config::Config;
 use crate::events::Events;
-use crate::state::{MemoryStates, ModelPolicy, StateFile, StoreError, read_figures, write_states};
+use crate::state::{MemoryStates, ModelPolicy, StateFile, StoreError, read_figures, write_model, write_states};
 use std::io::{BufRead, Read, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -32,7 +32,7 @@ pub fn open(config: &Config, policy: &ModelPolicy, events: &Events) -> Result<Tr
         let sink = LineSink::standard(Keep::Memory(states.clone()), events);
         return Ok(Transport { source, sink: Box::new(sink), states, replays: false, end_streams_at_end: true });
     };
-    let file = Arc::new(StateFile::open(path, CACHE_BYTES, events.clone())?);
+    let file = Arc::new(StateFile::open_with(path, CACHE_BYTES, events.clone(), |txn| write_model(txn, policy))?);
     file.check_model(policy)?;
     let figures = file.read(read_figures)?;
     events.streams_stored(figures.live, figures.state_bytes);

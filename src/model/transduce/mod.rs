@@ -12,6 +12,7 @@ pub use shape::{Places, TransduceShape};
 
 use super::params::Params;
 use super::spec::{ModelError, ModelSpec};
+use super::weights::Stored;
 use super::{Model, Output, Session};
 use crate::encode::units::{END, UNKNOWN, UnitChoice, UnitKind, Units};
 use crate::encode::{Encoder, EncoderError, EncoderSpec};
@@ -207,19 +208,19 @@ pub fn shape_of(spec: &ModelSpec, encoder: &Encoder, target: &Units) -> Result<T
     Ok(shape)
 }
 
-/// Reads the translator in `dir`; the rest of the model was read, and `weights` gives the bytes of its weights' file.
+/// Reads the translator in `dir`; the rest of the model was read, and `weights` is what came of reading theirs.
 pub(super) fn load(
     spec: &ModelSpec,
     encoder: &Encoder,
     dir: &Path,
-    weights: impl FnOnce() -> Result<Vec<u8>, ModelError>,
+    weights: Result<Stored, ModelError>,
 ) -> Result<(Units, Params<f32>), ModelError> {
     let path = dir.join("model.toml");
     let invalid = |detail: String| ModelError::Invalid { path: path.clone(), detail };
     let kind = decoder_of(spec).map_err(invalid)?.units;
     let target = Units::load(kind, &dir.join(TARGET_FILE)).map_err(|e: EncoderError| invalid(e.to_string()))?;
     let shape = shape_of(spec, encoder, &target).map_err(invalid)?;
-    let params = Params::of_bytes(&shape, &dir.join("weights.safetensors"), &weights()?)?;
+    let params = Params::of_stored(&shape, weights?)?;
     Ok((target, params))
 }
 

@@ -17,7 +17,7 @@ pub use reader::{Feed, Row, StreamInfo};
 
 use crate::config::EmbeddedConfig;
 use crate::events::Events;
-use crate::state::{ModelPolicy, StateFile, StoreError, StreamId, read_figures};
+use crate::state::{ModelPolicy, StateFile, StoreError, StreamId, read_figures, write_model};
 use crate::transport::{Event, Transport};
 use acknowledged::Acknowledged;
 use retention::Retention;
@@ -143,7 +143,10 @@ impl Embedded {
         events: &Events,
     ) -> Result<(Embedded, WriterThread), StoreError> {
         let start = Instant::now();
-        let file = StateFile::open_with(path, config.cache.len(), events.clone(), tables::create)?;
+        let file = StateFile::open_with(path, config.cache.len(), events.clone(), |txn| {
+            tables::create(txn)?;
+            write_model(txn, policy)
+        })?;
         let file = Arc::new(file);
         file.check_model(policy)?;
         // Not there where a file was made without them: writing waits for the disk.
