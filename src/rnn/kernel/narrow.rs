@@ -304,15 +304,13 @@ pub fn product(
     if done == m {
         return;
     }
+    let (words, row_scales) = (scratch.words[done * groups..].as_ptr(), scratch.scales[done..].as_ptr());
     over_tiles(m - done, b.n, start, &mut c[done * ldc..], ldc, |at| {
         let tile = at.tile.map_or(kernels.wide, |tile| kernels.tiles[tile]);
-        let (row, column) = (done + at.row, at.panel * PANEL);
-        let scales = Scales {
-            rows: scratch.scales[row..].as_ptr(),
-            columns: b.scales[column..].as_ptr(),
-            sums: b.sums[column..].as_ptr(),
-        };
-        let a = scratch.words[row * groups..].as_ptr();
+        let column = at.panel * PANEL;
+        let rows = row_scales.wrapping_add(at.row);
+        let scales = Scales { rows, columns: b.scales[column..].as_ptr(), sums: b.sums[column..].as_ptr() };
+        let a = words.wrapping_add(at.row * groups);
         // SAFETY: the words hold `groups` for each row and each column of each panel, the scales all rows and whole panels;
         // `over_tiles` gives room for whole panels at `from` and `c`. The table's entry runs on this processor.
         unsafe { tile(groups, a, b.panel(at.panel), scales, at.from, at.ld, at.c, at.ldc) };

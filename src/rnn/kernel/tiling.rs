@@ -45,65 +45,48 @@ pub fn over_tiles<W: FnMut(Place)>(m: usize, n: usize, start: Start<'_>, c: &mut
         return;
     }
     assert!(n <= ldc && c.len() >= (m - 1) * ldc + n, "C is too small");
-    let whole = n / PANEL;
-    let place = |work: &mut W, tile: Option<usize>, row: usize, panel: usize, c: &mut [f32]| {
-        let c = c.as_mut_ptr();
-        let (from, ld) = match start {
-            Start::Old => (c.cast_const(), ldc),
-            Start::Row(row) => (row[panel * PANEL..].as_ptr(), 0),
-        };
-        work(Place { tile, row, panel, from, ld, c, ldc });
-    };
+    let (panels, whole) = (n.div_ceil(PANEL), n / PANEL);
     for first in (0..m).step_by(ROW_BLOCK) {
-        let rows = ROW_BLOCK.min(m - first);
+        let end = m.min(first + ROW_BLOCK);
         let mut panel = 0;
-        if rows == 1 {
-            while panel + WIDE <= whole {
-                place(&mut work, None, first, panel, &mut c[first * ldc + panel * PANEL..]);
-                panel += WIDE;
-            }
-        }
-        for panel in panel..n.div_ceil(PANEL) {
-            let width = PANEL.min(n - panel * PANEL);
-            let mut row = first;
-            for (tile, tile_rows) in TILE_ROWS.into_iter().enumerate() {
-                while row + tile_rows <= first + rows {
-                    let c = &mut c[row * ldc + panel * PANEL..];
-                    if width == PANEL {
-                        place(&mut work, Some(tile), row, panel, c);
-                    } else {
-                        edge(tile, row, panel, width, start, c, ldc, &mut work);
-                    }
-                    row += tile_rows;
+        while panel < panels {
+            let wide = end - first == 1 && panel + WIDE <= whole;
+            let (mut tile, mut row) = (0, first);
+            while row < end {
+                while !wide && TILE_ROWS[tile] > end - row {
+                    tile += 1;
                 }
+                let (rows, column) = (if wide { 1 } else { TILE_ROWS[tile] }, panel * PANEL);
+                let at = c[row * ldc + column..].as_mut_ptr();
+                let (from, ld) = match start {
+                    Start::Old => (at.cast_const(), ldc),
+                    Start::Row(row) => (row[column..].as_ptr(), 0),
+                };
+                let mut place = Place { tile: (!wide).then_some(tile), row, panel, from, ld, c: at, ldc };
+                // The last panel may not be whole: then the tile works in a buffer of whole panels. There is one call of
+                // `work`, so that the compiler puts it here.
+                let width = PANEL.min(n - column);
+                let mut buffer: [f32; TILE_ROWS[0] * PANEL];
+                if width < PANEL {
+                    buffer = [0.0; TILE_ROWS[0] * PANEL];
+                    for r in 0..rows {
+                        // SAFETY: `width` numbers are at each row of the start and of the buffer.
+                        unsafe { buffer[r * PANEL..].as_mut_ptr().copy_from_nonoverlapping(from.add(r * ld), width) };
+                    }
+                    let inside = buffer.as_mut_ptr();
+                    place = Place { from: inside, ld: PANEL, c: inside, ldc: PANEL, ..place };
+                }
+                let written = place.c;
+                work(place);
+                if width < PANEL {
+                    for r in 0..rows {
+                        // SAFETY: as above, for C.
+                        unsafe { at.add(r * ldc).copy_from_nonoverlapping(written.add(r * PANEL), width) };
+                    }
+                }
+                row += rows;
             }
+            panel += if wide { WIDE } else { 1 };
         }
-    }
-}
-
-/// A tile of the last panel, which is not whole: it works in a buffer of whole panels.
-#[inline(always)]
-fn edge(
-    tile: usize,
-    row: usize,
-    panel: usize,
-    width: usize,
-    start: Start<'_>,
-    c: &mut [f32],
-    ldc: usize,
-    work: &mut impl FnMut(Place),
-) {
-    let mut buffer = [0.0f32; TILE_ROWS[0] * PANEL];
-    for r in 0..TILE_ROWS[tile] {
-        let old = match start {
-            Start::Old => &c[r * ldc..r * ldc + width],
-            Start::Row(row) => &row[panel * PANEL..panel * PANEL + width],
-        };
-        buffer[r * PANEL..r * PANEL + width].copy_from_slice(old);
-    }
-    let at = buffer.as_mut_ptr();
-    work(Place { tile: Some(tile), row, panel, from: at, ld: PANEL, c: at, ldc: PANEL });
-    for r in 0..TILE_ROWS[tile] {
-        c[r * ldc..r * ldc + width].copy_from_slice(&buffer[r * PANEL..r * PANEL + width]);
     }
 }
