@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Runs the benches beside their peers, by turns, and writes the tables of docs/PERFORMANCE.md.
 
-usage: performance.py [--only engine,train,tag,start,scaling,pipeline] [--rounds 5] [--quick] [--raw FILE]
+usage: performance.py [--only engine,train,tag,start,scaling,kafka,pipeline] [--rounds 5] [--quick] [--raw FILE]
          [--peer-python PYTHON] [--rnn-speed rnn_speed.py] [--train-speed train_speed.py] [--text TEXT]
-         [--spacy-python PYTHON] [--pipeline-command 'COMMAND ...'] [--strand target/release/strand] [--doc docs/PERFORMANCE.md]
+         [--spacy-python PYTHON] [--kafka-command 'COMMAND ...'] [--pipeline-command 'COMMAND ...'] [--strand target/release/strand] [--doc docs/PERFORMANCE.md]
 
 Peers: rnn_speed.py and train_speed.py print the same TSV lines as `strand bench engine` and `strand bench train`; without
 them a table has our own figures alone. A table stands between <!-- begin NAME --> and <!-- end NAME -->; all else in the
@@ -21,7 +21,9 @@ from collections import defaultdict
 import start
 import tag_peers
 
-SECTIONS = ['machine', 'engine', 'train', 'tag', 'start', 'scaling', 'pipeline']
+SECTIONS = ['machine', 'engine', 'train', 'tag', 'start', 'scaling', 'kafka', 'pipeline']
+# These need a command of their own.
+ON_REQUEST = ['kafka', 'pipeline']
 OURS = ['strand', 'strand-bf16', 'strand-int8']
 FLOATS = ['torch', 'ort']
 
@@ -214,6 +216,32 @@ def scaling(args, raw):
     return '\n\n'.join(parts)
 
 
+def kafka(args, raw):
+    """The tables that kafka_peers.py prints."""
+    if not args.kafka_command:
+        raise Failed('give --kafka-command, such as "python3 benches/kafka_peers.py kafka_consumer.py --rounds 5"')
+    result = subprocess.run(args.kafka_command.split(), stdout=subprocess.PIPE, text=True)
+    if result.returncode != 0:
+        raise Failed(f'{args.kafka_command}: exit code {result.returncode}')
+    parts, head, rows, notes = [], None, [], []
+    for line in result.stdout.splitlines() + ['end\tof\tall']:
+        raw.write(f'kafka\t{line}\n')
+        cells = line.split('\t')
+        if line.startswith('# '):
+            notes.append(rows[-1][:4] + [line.split(': ', 1)[1]])
+        elif len(cells) == 1:
+            parts.append(line + '.')
+        elif not cells[0].isdigit():
+            if head:
+                parts.append(table(head, rows))
+            if notes:
+                parts.append('Two threads over one:\n\n' + table(head[:4] + ['ratio'], notes))
+            head, rows, notes = cells, [], []
+        else:
+            rows.append(cells)
+    return '\n\n'.join(parts)
+
+
 def pipeline(args, raw):
     """Whatever `strand bench pipeline` prints, as a table: the median of the rounds for each row."""
     if not args.pipeline_command:
@@ -234,7 +262,7 @@ def pipeline(args, raw):
 
 
 MEASURE = {'machine': machine, 'engine': engine, 'train': train, 'tag': tag, 'start': start_time, 'scaling': scaling,
-           'pipeline': pipeline}
+           'kafka': kafka, 'pipeline': pipeline}
 
 
 def put(doc, name, text):
@@ -251,7 +279,7 @@ def put(doc, name, text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--only', default=','.join(SECTIONS[:-1]), help='sections: ' + ', '.join(SECTIONS))
+    parser.add_argument('--only', default=','.join(name for name in SECTIONS if name not in ON_REQUEST), help='sections: ' + ', '.join(SECTIONS))
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--quick', action='store_true')
     parser.add_argument('--threads', default='1,2')
@@ -266,6 +294,7 @@ def main():
     parser.add_argument('--tag-precisions', default='', help='`strand tag` also with these: bf16,int8')
     parser.add_argument('--spacy-python', help='a Python with spaCy')
     parser.add_argument('--spacy-package', default='en_core_web_sm')
+    parser.add_argument('--kafka-command', help='what prints the tables beside the Python consumer')
     parser.add_argument('--pipeline-command', help='what prints the lines of the pipeline section')
     args = parser.parse_args()
     wanted = args.only.split(',')
