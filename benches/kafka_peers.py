@@ -9,7 +9,7 @@ PEER is a script that takes BOOTSTRAP --records --streams --words --threads, fil
 model is random, 10,000 words, embedding 100, two LSTM of 256, 32 labels. "own" is the broker of the tests
 (target/release/strand-test-broker), "tansu" what tests/setup.sh fetches. Prints a table: medians, least and most, ratios.
 The last part compares exactly-once with at-least-once delivery, by turns too (skip it with --no-delivery)."""
-import argparse, re, socket, statistics, subprocess, sys, tempfile, time
+import argparse, re, shutil, socket, statistics, subprocess, sys, tempfile, time
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument('peer')
@@ -33,12 +33,12 @@ def free_port():
 
 
 def start_broker(kind):
-    """Its address, its name for the output, and the process to stop."""
+    """Its address, its name for the output, the process to stop, and its directory to remove."""
     if kind not in ('own', 'tansu'):
-        return kind, kind, None
-    address = f'127.0.0.1:{free_port()}'
+        return kind, kind, None, None
+    address, directory = f'127.0.0.1:{free_port()}', tempfile.mkdtemp()
     if kind == 'own':
-        command = ['target/release/strand-test-broker', '--dir', tempfile.mkdtemp(), '--listen', address]
+        command = ['target/release/strand-test-broker', '--dir', directory, '--listen', address]
         name = 'the broker of the tests'
     else:
         url = f'tcp://{address}'
@@ -49,7 +49,7 @@ def start_broker(kind):
     for _ in range(200):
         try:
             socket.create_connection(tuple(address.split(':'))).close()
-            return address, name, process
+            return address, name, process, directory
         except OSError:
             time.sleep(0.05)
     sys.exit(f'{name} does not listen on {address}')
@@ -93,7 +93,7 @@ def numbers(text):
     return [int(n) for n in text.split(',')]
 
 
-address, name, process = start_broker(args.broker)
+address, name, process, directory = start_broker(args.broker)
 try:
     print(f'broker: {name}; {args.rounds} runs each, by turns; words a second: median (least to most)')
     print('threads\tstreams\twords\tprecision\tpeer\tstrand\tstrand / peer\tstrand / its engine')
@@ -132,3 +132,5 @@ try:
 finally:
     if process:
         process.kill()
+        process.wait()
+        shutil.rmtree(directory, ignore_errors=True)
