@@ -2,7 +2,11 @@
 //!
 //! Nothing here is global. Signals are turned into a request in one place, [`Shutdown::request_on_signals`].
 
+use std::time::{Duration, Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// How soon a thread that sleeps hears of a request.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// Handed to every long-lived task and thread; all clones see the same request.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +30,14 @@ impl Shutdown {
     /// For threads, which look between two pieces of work.
     pub fn is_requested(&self) -> bool {
         self.0.is_cancelled()
+    }
+
+    /// For threads: sleeps this long, or until shutdown is requested.
+    pub fn sleep(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while Instant::now() < until && !self.is_requested() {
+            std::thread::sleep(MOMENT.min(until.saturating_duration_since(Instant::now())));
+        }
     }
 
     /// For tasks: resolves when shutdown is requested.

@@ -128,10 +128,7 @@ fn wait_for_topic(config: &Config, shutdown: &Shutdown, talk: &mut Talk) -> anyh
             Answer::There => return Ok(true),
             Answer::NotYet(reason) => talk.waiting(&reason),
         }
-        let again = Instant::now() + RETRY;
-        while Instant::now() < again && !shutdown.is_requested() {
-            std::thread::sleep(MOMENT);
-        }
+        shutdown.sleep(RETRY);
     }
     Ok(false)
 }

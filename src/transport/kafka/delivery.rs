@@ -140,6 +140,8 @@ pub struct Producer {
 /// How long one call that is about a transaction may take before it is made again.
 const TRANSACTION_CALL: Duration = Duration::from_secs(5);
 
+const TAKING_UP: &str = "taking up the transactional id";
+
 impl Producer {
     pub fn new(
         config: &KafkaConfig,
@@ -261,22 +263,20 @@ impl Producer {
     /// the predecessor fenced. Until then the group does not tell the offsets of partitions that are part of that
     /// transaction, so whoever waits for them must not be who begins the next one.
     pub fn take_up(&self) -> Result<(), TransportError> {
-        let Some(taken_up) = &self.transactions else { return Ok(()) };
-        if !taken_up.load(Ordering::Relaxed) {
-            self.until_answered("taking up the transactional id", || {
-                self.producer.init_transactions(TRANSACTION_CALL)
-            })?;
-            taken_up.store(true, Ordering::Relaxed);
-        }
-        Ok(())
+        self.until_answered(TAKING_UP, || self.init())
     }
 
     /// As [`Producer::take_up`], but waits for the answer for a few seconds only; then another producer must be made.
     pub fn try_to_take_up(&self) -> Result<(), String> {
-        let Some(taken_up) = &self.transactions else { return Ok(()) };
-        let answer = self.producer.init_transactions(TRANSACTION_CALL);
-        answer.map_err(|error| explain("taking up the transactional id", &error))?;
-        taken_up.store(true, Ordering::Relaxed);
+        self.init().map_err(|error| explain(TAKING_UP, &error))
+    }
+
+    /// One call for the transactional id, if there is one that is not taken up.
+    fn init(&self) -> KafkaResult<()> {
+        if let Some(taken_up) = self.transactions.as_ref().filter(|taken_up| !taken_up.load(Ordering::Relaxed)) {
+            self.producer.init_transactions(TRANSACTION_CALL)?;
+            taken_up.store(true, Ordering::Relaxed);
+        }
         Ok(())
     }
 

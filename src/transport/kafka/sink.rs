@@ -134,12 +134,9 @@ impl KafkaSink {
                 Ok(()) => return Ok(producer),
                 Err(error) => self.shared.events.kafka_trouble(&error.to_string()),
             }
-            let until = Instant::now() + pause;
-            while Instant::now() < until {
-                if self.shared.shutdown.is_requested() {
-                    return Ok(producer);
-                }
-                std::thread::sleep(FIRST_RETRY);
+            self.shared.shutdown.sleep(pause);
+            if self.shared.shutdown.is_requested() {
+                return Ok(producer);
             }
             pause = (pause * 2).min(LAST_RETRY);
         }
