@@ -137,6 +137,10 @@ pub struct Producer {
     transactions: Option<AtomicBool>,
 }
 
+/// How long librdkafka's count of messages is waited for to become 0 once all are acknowledged.
+const GIVING_BACK: Duration = Duration::from_millis(20);
+const GIVING_BACK_STEP: Duration = Duration::from_micros(20);
+
 /// How long one call that is about a transaction may take before it is made again.
 const TRANSACTION_CALL: Duration = Duration::from_secs(5);
 
@@ -226,6 +230,7 @@ impl Producer {
         }
         let refused = std::mem::take(&mut ledger.refused);
         drop(ledger);
+        self.until_given_back();
         if refused.is_empty() {
             return Ok(Delivered::All);
         }
@@ -239,6 +244,15 @@ impl Producer {
         let code = code.or_else(|| self.spoilt_by()).unwrap_or(refused[0].1);
         let complaint = self.producer.context().voice.complaint().map(|c| format!(" ({c})")).unwrap_or_default();
         Err(TransportError::Transient(explain_code(doing, code) + &complaint))
+    }
+
+    /// The thread that told us of the last acknowledgement gives the messages back to librdkafka only then. A commit that comes
+    /// before that finds messages under way, and the bindings' answer is to poll for 0.1 s, whatever happens meanwhile.
+    fn until_given_back(&self) {
+        let begun = Instant::now();
+        while self.producer.in_flight_count() > 0 && begun.elapsed() < GIVING_BACK {
+            std::thread::sleep(GIVING_BACK_STEP);
+        }
     }
 
     /// Each of the changelog's partitions that was written to since this was last asked.
