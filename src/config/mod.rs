@@ -163,6 +163,8 @@ pub struct PipelineConfig {
     pub batch_bytes: Bytes,
     /// How long what is computed may wait for more to be committed with it; zero: not at all.
     pub commit_interval: Period,
+    /// The same, if it is longer, while the source has more than is labelled.
+    pub catch_up_interval: Period,
     /// Records, and bytes of outputs and states, with which it waits no longer.
     pub commit_records: usize,
     pub commit_bytes: Bytes,
@@ -175,8 +177,9 @@ impl Default for PipelineConfig {
             batch_records: 1024,
             batch_bytes: Bytes(256 << 10),
             commit_interval: Period(std::time::Duration::ZERO),
-            commit_records: 16_384,
-            commit_bytes: Bytes::mib(16),
+            catch_up_interval: Period(std::time::Duration::from_millis(500)),
+            commit_records: 65_536,
+            commit_bytes: Bytes::mib(128),
         }
     }
 }

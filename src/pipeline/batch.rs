@@ -3,9 +3,8 @@
 use super::engine::Computed;
 use super::runtime::{Commit, Runtime};
 use crate::events::Events;
-use crate::state::StreamId;
-use crate::transport::{Origin, Position, RawRecord, Sink, Transaction};
-use std::collections::{BTreeMap, HashMap};
+use crate::transport::{Origin, Position, RawRecord, Sink, StateChange, Transaction};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,11 +16,11 @@ pub struct Batch {
     positions: BTreeMap<(Arc<str>, i32), i64>,
     /// Timestamps of the records, for the latency.
     timestamps_ms: Vec<u64>,
-    /// Bytes of outputs and states.
+    /// Bytes of outputs.
     bytes: usize,
     since: Instant,
-    /// Where each stream's state is among them; made when something is appended.
-    places: HashMap<StreamId, usize>,
+    /// All that it has changed; collected when it is full or due.
+    states: Vec<StateChange>,
     /// The source's assignment when the first of it was polled.
     assignment: u64,
 }
@@ -50,13 +49,12 @@ impl Batch {
     pub fn new(epoch: u64, read: Read, computed: Computed, since: Instant) -> Batch {
         let bytes = computed.bytes();
         let Read { positions, timestamps_ms, assignment } = read;
-        let places = HashMap::new();
-        Batch { epoch, computed, positions, timestamps_ms, bytes, since, places, assignment }
+        Batch { epoch, computed, positions, timestamps_ms, bytes, since, states: Vec::new(), assignment }
     }
 
     /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
-        self.positions.is_empty() && self.computed.states.is_empty() && self.computed.letters.is_empty()
+        self.positions.is_empty() && self.computed.outputs.is_empty() && self.computed.letters.is_empty()
     }
 
     /// Records that it commits.
@@ -73,31 +71,21 @@ impl Batch {
         self.since
     }
 
-    /// Adds what was computed next. Of each stream the last state counts.
+    /// Adds what was computed next.
     pub fn append(&mut self, next: Batch) {
         let own = &mut self.computed;
         own.outputs.extend(next.computed.outputs);
         own.letters.extend(next.computed.letters);
         own.tallies.extend(next.computed.tallies);
-        if self.places.is_empty() {
-            self.places.extend(own.states.iter().enumerate().map(|(place, change)| (change.stream.clone(), place)));
-        }
-        for change in next.computed.states {
-            match self.places.get(&change.stream) {
-                Some(place) => {
-                    let before = std::mem::replace(&mut own.states[*place], change);
-                    self.bytes -= before.state.session.map_or(0, |session| session.len());
-                }
-                None => {
-                    self.places.insert(change.stream.clone(), own.states.len());
-                    own.states.push(change);
-                }
-            }
-        }
         self.epoch = next.epoch;
         self.positions.extend(next.positions);
         self.timestamps_ms.extend(next.timestamps_ms);
         self.bytes += next.bytes;
+    }
+
+    /// With the states that its batches have changed, it is complete.
+    pub fn complete(self, states: Vec<StateChange>) -> Batch {
+        Batch { states, ..self }
     }
 
     /// It will not be committed: nothing of it counts.
@@ -110,7 +98,7 @@ impl Batch {
 pub fn committing(mut sink: Box<dyn Sink>, events: Events, runtime: Arc<dyn Runtime>) -> Commit {
     Box::new(move |batch| {
         let start = Instant::now();
-        let Computed { outputs, states, letters, tallies } = batch.computed;
+        let (Computed { outputs, letters, tallies }, states) = (batch.computed, batch.states);
         let rejected = letters.iter().map(|letter| (letter.record.origin.clone(), letter.code, letter.detail.clone()));
         let rejected: Vec<_> = rejected.collect();
         let position = |((topic, partition), next_offset)| Position { topic, partition, next_offset };

@@ -4,7 +4,7 @@ use super::decode::{Decoder, stream_of};
 use super::labelling::{Job, Labeller, Outcome};
 use super::residents::Residents;
 use super::runtime::Runtime;
-use super::shard::{Reply, Shard, Work};
+use super::shard::{Answer, Holds, Reply, Shard, Work};
 use super::tagger::{Tagger, Taggers};
 use crate::config::{InputConfig, PipelineConfig, StateConfig};
 use crate::encode::InputFormat;
@@ -18,10 +18,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-/// A batch, computed.
+/// A batch, computed. The states that it has changed are collected once they are needed: [`Engine::collect`].
 pub struct Computed {
     pub outputs: Vec<OutputRecord>,
-    pub states: Vec<StateChange>,
     pub letters: Vec<DeadLetter>,
     pub tallies: Vec<Tally>,
 }
@@ -30,8 +29,8 @@ pub struct Engine {
     shards: Vec<SyncSender<Work>>,
     replies: Inbox<Reply>,
     threads: Vec<JoinHandle<()>>,
-    /// Streams and bytes that each shard holds in memory, as it last said.
-    resident: Vec<(u64, u64)>,
+    /// What each shard has in memory, as it last said.
+    holds: Vec<Holds>,
     events: Events,
 }
 
@@ -82,7 +81,7 @@ impl Engine {
             threads.push(std::thread::Builder::new().name(format!("engine-{index}")).spawn(run)?);
             shards.push(sender);
         }
-        Ok(Engine { shards, replies, threads, resident: vec![(0, 0); count], events: parts.events.clone() })
+        Ok(Engine { shards, replies, threads, holds: vec![Holds::default(); count], events: parts.events.clone() })
     }
 
     /// Labels `records` and ends the streams of `idle` where their last record came before the given time.
@@ -109,26 +108,26 @@ impl Engine {
             shard.send(Work::Batch { epoch, committed, jobs }).map_err(|_| gone())?;
             asked += 1;
         }
-        let mut computed = Computed { outputs: Vec::new(), states: Vec::new(), letters, tallies: Vec::new() };
+        let mut computed = Computed { outputs: Vec::new(), letters, tallies: Vec::new() };
         let mut error = None;
         for _ in 0..asked {
-            let reply = self.reply()?;
-            self.resident[reply.shard] = (reply.resident_streams, reply.resident_bytes);
-            match reply.outcome {
-                Ok(Outcome { outputs, states, letters, tally }) => {
+            let Reply { shard, answer: Answer::Labelled { outcome, holds } } = self.reply()? else {
+                return Err(gone());
+            };
+            self.holds[shard] = holds;
+            match *outcome {
+                Ok(Outcome { outputs, letters, tally }) => {
                     computed.outputs.extend(outputs);
-                    computed.states.extend(states);
                     computed.letters.extend(letters);
                     computed.tallies.push(tally);
                 }
                 Err(cause) => error = Some(TransportError::Transient(cause.to_string())),
             }
         }
-        let (streams, bytes) = self.resident.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        let (streams, bytes) = self.holds.iter().fold((0, 0), |sum, one| (sum.0 + one.streams, sum.1 + one.bytes));
         self.events.residents(streams, bytes);
         // In the order in which the records came, whatever shard was first.
         computed.outputs.sort_by(|a, b| (&a.input.origin, &a.stream, a.seq).cmp(&(&b.input.origin, &b.stream, b.seq)));
-        computed.states.sort_by(|a, b| a.stream.cmp(&b.stream));
         computed.letters.sort_by(|a, b| a.record.origin.cmp(&b.record.origin));
         match error {
             None => Ok(computed),
@@ -137,6 +136,26 @@ impl Engine {
                 Err(error)
             }
         }
+    }
+
+    /// The states that all batches since the last call have changed, in the order of their streams.
+    pub fn collect(&mut self) -> Result<Vec<StateChange>, TransportError> {
+        for shard in &self.shards {
+            shard.send(Work::Collect).map_err(|_| gone())?;
+        }
+        let mut states = Vec::new();
+        for _ in &self.shards {
+            let Reply { shard, answer: Answer::Collected(changed) } = self.reply()? else { return Err(gone()) };
+            self.holds[shard].fresh_bytes = 0;
+            states.extend(changed);
+        }
+        states.sort_by(|a, b| a.stream.cmp(&b.stream));
+        Ok(states)
+    }
+
+    /// Bytes of the states that [`Engine::collect`] would give, about.
+    pub fn fresh_bytes(&self) -> usize {
+        self.holds.iter().map(|holds| holds.fresh_bytes).sum()
     }
 
     /// An answer, noticing a thread that died (a defect: threads end only when the engine stops).
@@ -168,10 +187,9 @@ impl Engine {
 }
 
 impl Computed {
-    /// Bytes of outputs and states.
+    /// Bytes of outputs.
     pub fn bytes(&self) -> usize {
-        let states = self.states.iter().map(|change| change.state.session.as_ref().map_or(0, Vec::len));
-        self.outputs.iter().map(|output| output.value.len()).chain(states).sum()
+        self.outputs.iter().map(|output| output.value.len()).sum()
     }
 
     /// The batch is not committed: nothing of it counts.

@@ -11,8 +11,8 @@ use super::tagger::{Live, Tagger, Taggers};
 use crate::encode::InputError;
 use crate::events::{Events, Stage, Tally};
 use crate::model::{Output, Session, Stepper, Task};
-use crate::state::{StreamId, StreamState};
-use crate::transport::{DeadLetter, Event, Origin, OutputRecord, RawRecord, StateChange};
+use crate::state::StreamId;
+use crate::transport::{DeadLetter, Event, Origin, OutputRecord, RawRecord};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,11 +48,10 @@ struct Current {
     trouble: Option<InputError>,
 }
 
-/// What a batch leads to, ready for a transaction.
+/// What a batch leads to, beside changed states.
 #[derive(Debug)]
 pub struct Outcome {
     pub outputs: Vec<OutputRecord>,
-    pub states: Vec<StateChange>,
     pub letters: Vec<DeadLetter>,
     pub tally: Tally,
 }
@@ -80,8 +79,7 @@ impl Labeller {
 
     /// Does all jobs of `actives`; `now_ms` is written down as the streams' last activity.
     pub fn label(&mut self, actives: &mut [Active], now_ms: u64) -> Outcome {
-        let mut outcome =
-            Outcome { outputs: Vec::new(), states: Vec::new(), letters: Vec::new(), tally: self.events.tally() };
+        let mut outcome = Outcome { outputs: Vec::new(), letters: Vec::new(), tally: self.events.tally() };
         // Streams with most records first: those that take part in a round are always the first ones.
         actives.sort_by_key(|active| std::cmp::Reverse(active.jobs.len()));
         let mut taking = actives.len();
@@ -97,18 +95,8 @@ impl Labeller {
             decoding += decode;
             rendering += render;
         }
-        let encoding = Instant::now();
-        for active in actives.iter().filter(|active| active.changed) {
-            let session = match &active.slot.held {
-                Held::Live(live) => Some(live.encode()),
-                _ => None,
-            };
-            let state = StreamState { entry: active.slot.entry, session };
-            outcome.states.push(StateChange { stream: active.stream.clone(), state });
-        }
         self.events.spent(Stage::Decode, decoding);
         self.events.spent(Stage::Render, rendering);
-        self.events.spent(Stage::State, encoding.elapsed());
         outcome
     }
 

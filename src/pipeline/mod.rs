@@ -1,11 +1,12 @@
 //! The pipeline: source → sessions → network → labels → one transaction.
 //!
 //! The coordinator (this file) polls batches from the source, has the [`engine`] compute them and the committer commit
-//! them, several together if `pipeline.commit_interval` says so. While one transaction is being committed the next batch
+//! them, several together if `pipeline.commit_interval` says so, or `pipeline.catch_up_interval` while there is a [`backlog`]. While one transaction is being committed the next batch
 //! is computed, from states that are not committed yet: when a commit fails, everything computed is dropped, the sessions
 //! are read back and the source goes back to what was committed. Nothing here knows which transport it runs on, nor
 //! ([`runtime`]) what time it is.
 
+mod backlog;
 mod batch;
 mod decode;
 mod engine;
@@ -28,6 +29,7 @@ use crate::health::Health;
 use crate::shutdown::Shutdown;
 use crate::state::{States, StreamId};
 use crate::transport::{PollLimits, Polled, RawRecord, Source, Transport, TransportError};
+use backlog::Backlog;
 use batch::Read;
 use engine::Engine;
 use std::sync::Arc;
@@ -35,6 +37,8 @@ use std::time::{Duration, Instant};
 
 /// How long a poll waits for a record before it looks at shutdown and at streams to end.
 const POLL_WAIT: Duration = Duration::from_millis(100);
+/// The same while there is a backlog: longer than it takes to get at records that are there.
+const CATCH_UP_WAIT: Duration = Duration::from_millis(5);
 /// When a commit takes longer than this, the source is paused.
 const PAUSE_AFTER: Duration = Duration::from_millis(250);
 const FIRST_RETRY: Duration = Duration::from_millis(50);
@@ -56,6 +60,7 @@ pub struct Pipeline {
     /// Number of the batch that is computed next.
     epoch: u64,
     committed: u64,
+    backlog: Backlog,
     /// Computed, and not handed to the committer yet: `pipeline.commit_interval` is not over.
     open: Option<Batch>,
     retry: Duration,
@@ -93,6 +98,7 @@ impl Pipeline {
             config: parts.pipeline.clone(),
             epoch: 1,
             committed: 0,
+            backlog: Backlog::default(),
             open: None,
             retry: FIRST_RETRY,
             sweep,
@@ -131,7 +137,8 @@ impl Pipeline {
     fn turn(&mut self) -> Result<bool, TransportError> {
         self.note_settled(Duration::ZERO)?;
         // What is due goes on growing while the transaction before it is under way, as long as there are records.
-        let limits = self.limits(POLL_WAIT.min(self.until_due()));
+        let wait = if self.backlog.lasts(self.runtime.now()) { CATCH_UP_WAIT } else { POLL_WAIT };
+        let limits = self.limits(wait.min(self.until_due()));
         let records = match self.source.poll(&limits)? {
             Polled::Records(records) => records,
             // What waits to be committed may have records of theirs.
@@ -149,6 +156,7 @@ impl Pipeline {
         // Only when nothing waits any more: a stream whose records are still in the source is not idle.
         let bytes: usize = records.iter().map(|record| record.value.len()).sum();
         let all_read = records.len() < limits.records && bytes < limits.bytes;
+        self.backlog.note(records.len(), bytes, &limits, self.runtime.now());
         let idle = if all_read { self.idle_streams()? } else { Vec::new() };
         let more = !records.is_empty();
         self.batch(records, idle)?;
@@ -187,7 +195,8 @@ impl Pipeline {
     /// Whether what is computed must not grow any more.
     fn is_full(&self) -> bool {
         self.open.as_ref().is_some_and(|open| {
-            open.records() >= self.config.commit_records || open.bytes() >= self.config.commit_bytes.len()
+            open.records() >= self.config.commit_records
+                || open.bytes() + self.engine.fresh_bytes() >= self.config.commit_bytes.len()
         })
     }
 
@@ -197,7 +206,11 @@ impl Pipeline {
             None => Duration::MAX,
             Some(_) if self.is_full() => Duration::ZERO,
             Some(open) => {
-                self.config.commit_interval.0.saturating_sub(self.runtime.now().saturating_duration_since(open.since()))
+                let now = self.runtime.now();
+                let PipelineConfig { commit_interval, catch_up_interval, .. } = &self.config;
+                let interval =
+                    if self.backlog.lasts(now) { commit_interval.max(catch_up_interval) } else { commit_interval };
+                interval.0.saturating_sub(now.saturating_duration_since(open.since()))
             }
         }
     }
@@ -208,8 +221,9 @@ impl Pipeline {
             return Ok(());
         }
         self.settle()?;
+        let states = self.engine.collect()?;
         if let Some(batch) = self.open.take() {
-            self.committer.begin(batch)?;
+            self.committer.begin(batch.complete(states))?;
             self.in_flight = true;
         }
         Ok(())

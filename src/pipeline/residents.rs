@@ -1,9 +1,11 @@
 //! The streams that a shard holds in memory: a bounded cache over the committed states.
 //!
-//! A stream may be dropped only when its last change is committed; until then its state is nowhere else.
+//! A stream may be dropped only when its last change is committed; until then its state is nowhere else. States become
+//! bytes when a transaction is about to take them ([`Residents::collect`]), not with every batch: of a stream that comes again
+//! before that only the last one is needed.
 
 use super::tagger::Live;
-use crate::state::{StreamEntry, StreamId};
+use crate::state::{StateChange, StreamEntry, StreamId, StreamState};
 use std::collections::{HashMap, VecDeque};
 
 /// A stream's session, if it has one.
@@ -23,6 +25,23 @@ pub struct Slot {
     pub held: Held,
     /// The batch that last changed it.
     pub changed_in: u64,
+    /// Changed since it was last collected for a transaction.
+    pub fresh: bool,
+}
+
+impl Slot {
+    pub fn new(entry: StreamEntry, held: Held) -> Slot {
+        Slot { entry, held, changed_in: 0, fresh: false }
+    }
+
+    /// As the store keeps it.
+    pub fn state(&self) -> StreamState {
+        let session = match &self.held {
+            Held::Live(live) => Some(live.encode()),
+            _ => None,
+        };
+        StreamState { entry: self.entry, session }
+    }
 }
 
 struct Resident {
@@ -39,6 +58,9 @@ pub struct Residents {
     order: VecDeque<(StreamId, u64)>,
     /// Streams that ended: they leave as soon as that is committed, whatever room there is.
     over: Vec<StreamId>,
+    /// Streams that are fresh, and the bytes that they take, about.
+    fresh: Vec<StreamId>,
+    fresh_bytes: usize,
     clock: u64,
     bytes: usize,
     max_streams: usize,
@@ -51,6 +73,8 @@ impl Residents {
             streams: HashMap::new(),
             order: VecDeque::new(),
             over: Vec::new(),
+            fresh: Vec::new(),
+            fresh_bytes: 0,
             clock: 0,
             bytes: 0,
             max_streams: max_streams.max(1),
@@ -66,6 +90,11 @@ impl Residents {
         self.bytes
     }
 
+    /// Bytes of the states that [`Residents::collect`] would give, about.
+    pub fn fresh_bytes(&self) -> usize {
+        self.fresh_bytes
+    }
+
     /// Takes a stream out, to be stepped; [`Residents::put`] brings it back.
     pub fn take(&mut self, stream: &StreamId) -> Option<Slot> {
         let resident = self.streams.remove(stream)?;
@@ -73,7 +102,8 @@ impl Residents {
         Some(resident.slot)
     }
 
-    pub fn put(&mut self, stream: StreamId, slot: Slot) {
+    /// Brings a stream (back). `changed_in`: the batch that has changed it just now.
+    pub fn put(&mut self, stream: StreamId, mut slot: Slot, changed_in: Option<u64>) {
         let session = match &slot.held {
             Held::Live(live) => live.session.memory(),
             Held::None => 0,
@@ -82,6 +112,13 @@ impl Residents {
         // The key is shared between map and order; the rest is the map's own.
         let bytes =
             session + stream.as_bytes().len() + size_of::<(StreamId, Resident)>() + size_of::<(StreamId, u64)>();
+        if let Some(epoch) = changed_in {
+            slot.changed_in = epoch;
+            if !std::mem::replace(&mut slot.fresh, true) {
+                self.fresh.push(stream.clone());
+                self.fresh_bytes += session;
+            }
+        }
         self.clock += 1;
         self.bytes += bytes;
         if matches!(slot.held, Held::None) {
@@ -93,6 +130,19 @@ impl Residents {
             let streams = &self.streams;
             self.order.retain(|(stream, used)| streams.get(stream).is_some_and(|resident| resident.used == *used));
         }
+    }
+
+    /// The states of all streams that have changed since this was last asked.
+    pub fn collect(&mut self) -> Vec<StateChange> {
+        self.fresh_bytes = 0;
+        let states = std::mem::take(&mut self.fresh).into_iter().filter_map(|stream| {
+            // Never evicted: it is not committed.
+            let slot = &mut self.streams.get_mut(&stream)?.slot;
+            slot.fresh = false;
+            let state = slot.state();
+            Some(StateChange { stream, state })
+        });
+        states.collect()
     }
 
     /// Drops streams that have ended, then the least recently used ones until the bounds hold, but none that batches
@@ -132,6 +182,7 @@ impl Residents {
     /// Drops the streams of these partitions: others are in charge of them.
     pub fn forget(&mut self, partitions: &[i32]) {
         let bytes = &mut self.bytes;
+        self.fresh.retain(|stream| !partitions.contains(&stream.partition()));
         self.streams.retain(|stream, resident| {
             let stays = !partitions.contains(&stream.partition());
             *bytes -= if stays { 0 } else { resident.bytes };
@@ -144,7 +195,8 @@ impl Residents {
         self.streams.clear();
         self.order.clear();
         self.over.clear();
-        self.bytes = 0;
+        self.fresh.clear();
+        (self.bytes, self.fresh_bytes) = (0, 0);
     }
 }
 
@@ -152,15 +204,15 @@ impl Residents {
 mod tests {
     use super::*;
 
-    fn slot(changed_in: u64) -> Slot {
-        Slot { entry: StreamEntry::default(), held: Held::Damaged(String::new()), changed_in }
+    fn slot() -> Slot {
+        Slot::new(StreamEntry::default(), Held::Damaged(String::new()))
     }
 
     #[test]
     fn an_ended_stream_leaves_once_that_is_committed() {
         let mut residents = Residents::new(10, usize::MAX);
-        residents.put(id("a"), Slot { held: Held::None, ..slot(2) });
-        residents.put(id("b"), slot(2));
+        residents.put(id("a"), Slot { held: Held::None, ..slot() }, Some(2));
+        residents.put(id("b"), slot(), Some(2));
         assert_eq!((residents.evict(1), residents.len()), (0, 2));
         assert_eq!((residents.evict(2), residents.len()), (0, 1));
         assert!(residents.take(&id("b")).is_some());
@@ -174,10 +226,10 @@ mod tests {
     fn the_least_recently_used_leave_first() {
         let mut residents = Residents::new(2, usize::MAX);
         for name in ["a", "b", "c"] {
-            residents.put(id(name), slot(1));
+            residents.put(id(name), slot(), Some(1));
         }
         let a = residents.take(&id("a")).unwrap();
-        residents.put(id("a"), a);
+        residents.put(id("a"), a, None);
         assert_eq!(residents.evict(1), 1);
         assert!(residents.take(&id("b")).is_none());
         assert!(residents.take(&id("a")).is_some() && residents.take(&id("c")).is_some());
@@ -185,11 +237,32 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_that_changed_is_collected_once_as_it_is_then() {
+        let mut residents = Residents::new(10, usize::MAX);
+        residents.put(id("a"), slot(), Some(1));
+        residents.put(id("b"), slot(), None);
+        let mut a = residents.take(&id("a")).unwrap();
+        a.entry.next_seq = 7;
+        residents.put(id("a"), a, Some(2));
+        let collected = residents.collect();
+        assert_eq!(
+            collected.iter().map(|c| (c.stream.clone(), c.state.entry.next_seq)).collect::<Vec<_>>(),
+            [(id("a"), 7)]
+        );
+        assert_eq!((residents.collect().len(), residents.fresh_bytes()), (0, 0));
+        let a = residents.take(&id("a")).unwrap();
+        assert_eq!((a.changed_in, a.fresh), (2, false));
+        residents.put(id("a"), a, Some(3));
+        residents.clear();
+        assert!(residents.collect().is_empty());
+    }
+
+    #[test]
     fn what_is_not_committed_stays() {
         let mut residents = Residents::new(1, usize::MAX);
-        residents.put(id("a"), slot(1));
-        residents.put(id("b"), slot(2));
-        residents.put(id("c"), slot(2));
+        residents.put(id("a"), slot(), Some(1));
+        residents.put(id("b"), slot(), Some(2));
+        residents.put(id("c"), slot(), Some(2));
         assert_eq!(residents.evict(1), 1);
         assert_eq!(residents.len(), 2);
         assert_eq!(residents.evict(2), 1);
@@ -200,8 +273,8 @@ mod tests {
     fn a_partition_that_went_to_others_is_forgotten() {
         let mut residents = Residents::new(10, usize::MAX);
         let of = |partition| StreamId::within(partition, b"same key").unwrap();
-        residents.put(of(1), slot(1));
-        residents.put(of(2), slot(1));
+        residents.put(of(1), slot(), Some(1));
+        residents.put(of(2), slot(), Some(1));
         residents.forget(&[1]);
         assert!(residents.take(&of(1)).is_none() && residents.take(&of(2)).is_some());
         assert_eq!(residents.bytes(), 0);
@@ -211,7 +284,7 @@ mod tests {
     fn the_bound_in_bytes_holds() {
         let mut residents = Residents::new(usize::MAX, 2000);
         for n in 0..100 {
-            residents.put(id(&format!("stream-{n}")), slot(0));
+            residents.put(id(&format!("stream-{n}")), slot(), Some(0));
             residents.evict(0);
             assert!(residents.bytes() <= 2000);
         }

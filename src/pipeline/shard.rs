@@ -6,7 +6,7 @@ use super::runtime::Runtime;
 use super::tagger::Taggers;
 use crate::events::{Events, Stage};
 use crate::inbox::Inbox;
-use crate::state::{StateReadError, States, StreamEntry, StreamId, StreamState};
+use crate::state::{StateChange, StateReadError, States, StreamEntry, StreamId, StreamState};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -16,16 +16,30 @@ use std::time::Instant;
 pub enum Work {
     /// Label these jobs. `committed` is the last batch that is committed.
     Batch { epoch: u64, committed: u64, jobs: Vec<(StreamId, Job)> },
+    /// Give the states that have changed since this was last asked.
+    Collect,
     /// What was computed is not committed, or these partitions went to others: drop the sessions.
     Forget(Option<Vec<i32>>),
 }
 
-/// A shard's answer to [`Work::Batch`].
+/// A shard's answer to [`Work::Batch`] or [`Work::Collect`].
 pub struct Reply {
     pub shard: usize,
-    pub outcome: Result<Outcome, StateReadError>,
-    pub resident_streams: u64,
-    pub resident_bytes: u64,
+    pub answer: Answer,
+}
+
+pub enum Answer {
+    Labelled { outcome: Box<Result<Outcome, StateReadError>>, holds: Holds },
+    Collected(Vec<StateChange>),
+}
+
+/// What a shard has in memory.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Holds {
+    pub streams: u64,
+    pub bytes: u64,
+    /// Bytes of states that have changed and were not collected, about.
+    pub fresh_bytes: usize,
 }
 
 pub struct Shard {
@@ -42,21 +56,33 @@ impl Shard {
     /// Works until the coordinator hangs up.
     pub fn run(mut self, work: &Inbox<Work>, replies: &SyncSender<Reply>) {
         while let Ok(work) = work.receive() {
-            match work {
-                Work::Forget(None) => self.residents.clear(),
-                Work::Forget(Some(partitions)) => self.residents.forget(&partitions),
-                Work::Batch { epoch, committed, jobs } => {
-                    let outcome = self.batch(epoch, committed, jobs);
-                    let reply = Reply {
-                        shard: self.index,
-                        outcome,
-                        resident_streams: self.residents.len() as u64,
-                        resident_bytes: self.residents.bytes() as u64,
-                    };
-                    if replies.send(reply).is_err() {
-                        return;
+            let answer = match work {
+                Work::Forget(partitions) => {
+                    match partitions {
+                        None => self.residents.clear(),
+                        Some(partitions) => self.residents.forget(&partitions),
                     }
+                    continue;
                 }
+                Work::Batch { epoch, committed, jobs } => {
+                    let outcome = Box::new(self.batch(epoch, committed, jobs));
+                    let residents = &self.residents;
+                    let holds = Holds {
+                        streams: residents.len() as u64,
+                        bytes: residents.bytes() as u64,
+                        fresh_bytes: residents.fresh_bytes(),
+                    };
+                    Answer::Labelled { outcome, holds }
+                }
+                Work::Collect => {
+                    let collecting = Instant::now();
+                    let states = self.residents.collect();
+                    self.events.spent(Stage::State, collecting.elapsed());
+                    Answer::Collected(states)
+                }
+            };
+            if replies.send(Reply { shard: self.index, answer }).is_err() {
+                return;
             }
         }
     }
@@ -68,11 +94,8 @@ impl Shard {
         let gathering = gathering.elapsed();
         let outcome = self.labeller.label(&mut actives, self.runtime.unix_ms());
         let putting = Instant::now();
-        for mut active in actives {
-            if active.changed {
-                active.slot.changed_in = epoch;
-            }
-            self.residents.put(active.stream, active.slot);
+        for active in actives {
+            self.residents.put(active.stream, active.slot, active.changed.then_some(epoch));
         }
         self.events.spent(Stage::Resident, gathering + putting.elapsed());
         self.events.states_evicted(evicted);
@@ -109,7 +132,7 @@ impl Shard {
 
     fn restore(&self, stream: &StreamId, state: Option<StreamState>) -> Slot {
         let Some(state) = state else {
-            return Slot { entry: StreamEntry::default(), held: Held::None, changed_in: 0 };
+            return Slot::new(StreamEntry::default(), Held::None);
         };
         let held = match state.session {
             None => Held::None,
@@ -121,6 +144,6 @@ impl Shard {
                 }
             },
         };
-        Slot { entry: state.entry, held, changed_in: 0 }
+        Slot::new(state.entry, held)
     }
 }

@@ -25,6 +25,7 @@ struct Shared {
     /// Commits that fail, by their number from 1.
     failing: BTreeSet<usize>,
     commit_takes: Duration,
+    poll_takes: Duration,
 }
 
 struct TestSource {
@@ -38,6 +39,7 @@ impl Source for TestSource {
         if self.paused {
             return Ok(Polled::Records(Vec::new()));
         }
+        std::thread::sleep(self.shared.poll_takes);
         let rest = &self.shared.records[self.next..];
         let records = rest[..rest.len().min(limits.records)].to_vec();
         self.next += records.len();
@@ -113,18 +115,51 @@ fn run(failing: &[usize], commit_takes: Duration, end_streams_at_end: bool) -> (
     run_with(pipeline, failing, commit_takes, end_streams_at_end)
 }
 
+/// A clock that goes on by 50 ms whenever it is looked at.
+struct Hasty {
+    begun: Instant,
+    looks: AtomicUsize,
+}
+
+impl Runtime for Hasty {
+    fn now(&self) -> Instant {
+        self.begun + Duration::from_millis(50) * self.looks.fetch_add(1, Ordering::SeqCst) as u32
+    }
+
+    fn unix_ms(&self) -> u64 {
+        System.unix_ms()
+    }
+
+    fn sleep(&self, time: Duration) {
+        System.sleep(time);
+    }
+
+    fn committer(&self, commit: Commit) -> std::io::Result<Box<dyn Committer>> {
+        System.committer(commit)
+    }
+}
+
 fn run_with(
     pipeline: PipelineConfig,
     failing: &[usize],
     commit_takes: Duration,
     end_streams_at_end: bool,
 ) -> (Arc<Shared>, Events) {
+    let shared = Shared { failing: failing.iter().copied().collect(), commit_takes, ..Shared::default() };
+    run_on(Arc::new(System), pipeline, shared, end_streams_at_end)
+}
+
+fn run_on(
+    runtime: Arc<dyn Runtime>,
+    pipeline: PipelineConfig,
+    shared: Shared,
+    end_streams_at_end: bool,
+) -> (Arc<Shared>, Events) {
     let dir = tempfile::tempdir().unwrap();
     crate::model::testing::tiny_model(dir.path()).unwrap();
     let model = Arc::new(Model::load(dir.path()).unwrap());
     let events = Events::new(&model.spec().labels).unwrap();
-    let failing = failing.iter().copied().collect();
-    let shared = Arc::new(Shared { records: records(), failing, commit_takes, ..Shared::default() });
+    let shared = Arc::new(Shared { records: records(), ..shared });
     let transport = Transport {
         source: Box::new(TestSource { shared: shared.clone(), next: 0, paused: false }),
         sink: Box::new(TestSink(shared.clone())),
@@ -141,7 +176,7 @@ fn run_with(
         format: (InputFormat::Text, None),
         pipeline: &PipelineConfig { threads: 2, batch_records: 12, ..pipeline },
         state: &StateConfig::default(),
-        runtime: Arc::new(System),
+        runtime,
     };
     let health = Health::new(events.clone(), &["pipeline"]);
     Pipeline::start(transport, &parts, health.clone(), Shutdown::new()).unwrap().run().unwrap();
@@ -214,6 +249,24 @@ fn what_is_labelled_during_a_commit_is_committed_next_together() {
     let records = PipelineConfig { commit_records: 24, ..PipelineConfig::default() };
     let (bounded, _) = run_with(records, &[], Duration::from_millis(100), false);
     assert!(commits(&bounded) >= undisturbed.records.len().div_ceil(36));
+}
+
+#[test]
+fn while_there_is_a_backlog_transactions_grow() {
+    let (undisturbed, _) = run(&[], Duration::ZERO, false);
+    let all = |shared: &Shared| (outputs(shared), shared.committed.load(Ordering::SeqCst));
+    let commits = |catch_up: u64| {
+        let catch_up_interval = crate::config::Period::seconds(catch_up);
+        let hasty = Hasty { begun: Instant::now(), looks: AtomicUsize::new(0) };
+        // Each commit is over before the next poll.
+        let shared = Shared { poll_takes: Duration::from_millis(20), ..Shared::default() };
+        let config = PipelineConfig { catch_up_interval, ..PipelineConfig::default() };
+        let (shared, _) = run_on(Arc::new(hasty), config, shared, false);
+        assert_eq!(all(&shared), all(&undisturbed));
+        shared.attempts.load(Ordering::SeqCst)
+    };
+    let (growing, not) = (commits(600), commits(0));
+    assert!(growing <= 4 && not > 2 * growing, "{growing} and {not} commits");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::model::testing::{TEXT, chars_spec, layers, random_model, words_spec};
 use crate::model::{Model, StateError};
 use crate::rnn::Cell;
 use crate::state::StreamEntry;
+use crate::state::StreamState;
 use std::collections::BTreeMap;
 
 /// A record: stream, piece, event.
@@ -60,10 +61,10 @@ impl World {
         }
         let active = |(stream, jobs): (&str, _)| {
             let slot = match self.states.get(stream) {
-                None => Slot { entry: StreamEntry::default(), held: Held::None, changed_in: 0 },
+                None => Slot::new(StreamEntry::default(), Held::None),
                 Some(state) => {
                     let live = state.session.as_deref().map(|bytes| self.taggers.decode(bytes).unwrap());
-                    Slot { entry: state.entry, held: live.map_or(Held::None, Held::Live), changed_in: 0 }
+                    Slot::new(state.entry, live.map_or(Held::None, Held::Live))
                 }
             };
             Active::new(StreamId::new(stream.as_bytes()).unwrap(), slot, jobs)
@@ -71,8 +72,8 @@ impl World {
         let mut actives: Vec<Active> = jobs.into_iter().map(active).collect();
         let outcome = self.labeller.label(&mut actives, 1);
         assert!(outcome.letters.is_empty(), "{:?}", outcome.letters);
-        for change in outcome.states {
-            self.states.insert(change.stream.text().into_owned(), change.state);
+        for active in actives.iter().filter(|active| active.changed) {
+            self.states.insert(active.stream.text().into_owned(), active.slot.state());
         }
         for output in outcome.outputs {
             self.outputs.entry(output.stream.text().into_owned()).or_default().push(output);

@@ -1,0 +1,56 @@
+//! Whether the source has had more than is labelled for a while.
+//!
+//! Then each record has waited already, and `pipeline.catch_up_interval` makes transactions larger: of a stream that comes
+//! again in one of them only the last state is written, and the broker or the disk has less to do for each label.
+
+use crate::transport::PollLimits;
+use std::time::{Duration, Instant};
+
+/// Polls must have come back full for this long.
+const LASTS: Duration = Duration::from_millis(250);
+
+/// Told of each poll.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    since: Option<Instant>,
+}
+
+impl Backlog {
+    /// A poll with these limits has brought so many records, and bytes of their values. A full one begins a backlog, one less than
+    /// half full ends it.
+    pub fn note(&mut self, records: usize, bytes: usize, limits: &PollLimits, now: Instant) {
+        if records >= limits.records || bytes >= limits.bytes {
+            self.since.get_or_insert(now);
+        } else if records < limits.records.div_ceil(2) && bytes < limits.bytes.div_ceil(2) {
+            self.since = None;
+        }
+    }
+
+    pub fn lasts(&self, now: Instant) -> bool {
+        self.since.is_some_and(|since| now.saturating_duration_since(since) >= LASTS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backlog_is_what_lasts_and_ends_with_a_poll_less_than_half_full() {
+        let limits = PollLimits { records: 10, bytes: 100, wait: Duration::ZERO };
+        let (mut backlog, begun) = (Backlog::default(), Instant::now());
+        let at = |ms| begun + Duration::from_millis(ms);
+        backlog.note(9, 99, &limits, at(0));
+        assert!(!backlog.lasts(at(1000)));
+        backlog.note(10, 5, &limits, at(0));
+        backlog.note(5, 10, &limits, at(100));
+        backlog.note(3, 100, &limits, at(200));
+        assert!(!backlog.lasts(at(249)));
+        assert!(backlog.lasts(at(250)));
+        backlog.note(4, 49, &limits, at(300));
+        assert!(!backlog.lasts(at(2000)));
+        backlog.note(10, 5, &limits, at(300));
+        assert!(!backlog.lasts(at(549)));
+        assert!(backlog.lasts(at(550)));
+    }
+}
