@@ -338,7 +338,7 @@ impl<'a> Trainer<'a> {
         if let (Some(units), Some(share)) = (&self.dev.units, self.recipe.task.threshold_quantile) {
             let surprises = units.surprises(&Network::new(&self.shape, &self.best), self.threads);
             // Not below the quantile itself: many units may be as surprising.
-            let threshold = (super::units::quantile(surprises, share) * 1e4).ceil() / 1e4;
+            let threshold = (super::units::threshold(surprises, share) * 1e4).ceil() / 1e4;
             eprintln!("threshold {threshold} nats: a share {share} of dev's units is not above");
             self.spec.language.iter_mut().for_each(|language| language.threshold = Some(threshold));
         }

@@ -253,11 +253,19 @@ impl DevUnits {
     }
 }
 
-/// The surprise that a share `quantile` of all is not above.
-pub fn quantile(mut surprises: Vec<f32>, quantile: f64) -> f64 {
+/// A threshold that a share `quantile` of all surprises is not above: in the middle of the widest gap from the one at the quantile on
+/// to where half as many are left above. Units in like places are as surprising as each other but for rounding, so that a
+/// threshold right at the quantile may cut through many of them, and another precision of the weights moves it to their other side.
+pub fn threshold(mut surprises: Vec<f32>, quantile: f64) -> f64 {
     surprises.sort_by(f32::total_cmp);
-    let at = (quantile * surprises.len() as f64).ceil() as usize;
-    surprises.get(at.max(1) - 1).map_or(0.0, |&nats| f64::from(nats))
+    let at = ((quantile * surprises.len() as f64).ceil() as usize).max(1) - 1;
+    let Some(&least) = surprises.get(at) else { return 0.0 };
+    // Those that are as surprising as the one at the quantile are not above it.
+    let above = surprises.len() - surprises.partition_point(|&nats| nats <= least);
+    let candidates = &surprises[at..surprises.len() - above / 2];
+    let gaps = candidates.windows(2).map(|pair| (pair[1] - pair[0], f64::from(pair[0])));
+    let widest = gaps.max_by(|a, b| a.0.total_cmp(&b.0));
+    widest.map_or(f64::from(least), |(gap, from)| from + f64::from(gap) / 2.0)
 }
 
 #[cfg(test)]
@@ -267,8 +275,20 @@ mod tests {
     #[test]
     fn a_share_of_the_surprises_is_above_the_quantile() {
         let surprises: Vec<f32> = (0..1000).rev().map(|k| k as f32).collect();
-        assert_eq!(quantile(surprises.clone(), 0.99), 989.0, "ten are above");
-        assert_eq!((quantile(surprises.clone(), 1.0), quantile(surprises, 0.0)), (999.0, 0.0));
-        assert_eq!(quantile(Vec::new(), 0.5), 0.0);
+        let found = threshold(surprises.clone(), 0.99);
+        assert!((989.0..995.0).contains(&found), "{found}: five to ten are above");
+        assert_eq!(threshold(surprises, 1.0), 999.0);
+        assert_eq!(threshold(Vec::new(), 0.5), 0.0);
+        assert_eq!(threshold(vec![2.0], 0.5), 2.0);
+    }
+
+    #[test]
+    fn a_threshold_keeps_away_from_units_that_are_alike() {
+        let near = |nats: f32, n: u32| (0..n).map(move |k| nats + k as f32 * 1e-5);
+        let mut surprises: Vec<f32> = near(0.1, 980).collect();
+        // The quantile is the third of ten that are as good as the same.
+        surprises.extend(near(2.7, 10).chain([2.75, 3.0, 3.01, 3.02, 5.0, 5.1, 5.2, 5.3, 9.0, 9.1]));
+        let found = threshold(surprises, 0.983);
+        assert!((found - 2.875).abs() < 1e-6, "{found}");
     }
 }
