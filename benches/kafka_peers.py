@@ -2,7 +2,7 @@
 """Strand beside a Python consumer on the same broker, by turns, with as many records of as many words over as many streams.
 
 usage: kafka_peers.py PEER [--python PYTHON] [--strand target/release/strand] [--broker own|tansu|HOST:PORT] [--rounds 5]
-       [--threads 1,2] [--streams 256,10000] [--words 20,1] [--budget WORDS] [--precision f32,int8]
+       [--threads 1,2] [--streams 256,10000] [--words 20,1] [--budget WORDS[,WORDS]] [--precision f32,int8]
 
 PEER is a script that takes BOOTSTRAP --records --streams --words --threads, fills a topic and prints a line with
 "N words/s". Each fills a topic of its own; neither counts that. Of Strand's side `strand bench pipeline` is the client: its
@@ -19,11 +19,13 @@ arguments.add_argument('--broker', default='own')
 arguments.add_argument('--rounds', type=int, default=5)
 for name, default in [('threads', '1,2'), ('streams', '256,10000'), ('words', '20,1'), ('precision', 'f32,int8')]:
     arguments.add_argument('--' + name, default=default)
-arguments.add_argument('--budget', type=int, default=200000, help='words of a run')
+arguments.add_argument('--budget', default='200000', help='words of a run; one number, or one for each of --words')
 arguments.add_argument('--commit-ms', type=int, default=0)
 arguments.add_argument('--no-peer', action='store_true')
 arguments.add_argument('--no-delivery', action='store_true')
 args = arguments.parse_args()
+budgets = [int(n) for n in args.budget.split(',')]
+budgets = dict(zip(map(int, args.words.split(',')), budgets * (len(args.words.split(',')) if len(budgets) == 1 else 1)))
 
 
 def free_port():
@@ -64,7 +66,7 @@ def output(command):
 
 def peer(address, threads, streams, words):
     """Words a second."""
-    records = max(args.budget // words, streams)
+    records = max(budgets[words] // words, streams)
     text = output([args.python, args.peer, address, '--records', str(records), '--streams', str(streams), '--words', str(words),
                    '--threads', str(threads)])
     return float(re.search(r'([\d.]+) words/s', text)[1])
@@ -74,7 +76,7 @@ def strand(address, threads, streams, words, precision, delivery):
     """Words a second, and the engine's own steps a second."""
     text = output([args.strand, 'bench', 'pipeline', '--tsv', '--transports', 'kafka', '--brokers', address, '--seconds', '0',
                    '--threads', str(threads), '--streams', str(streams), '--words', str(words), '--precision', precision,
-                   '--delivery', delivery, '--commit-ms', str(args.commit_ms), '--budget', str(args.budget)])
+                   '--delivery', delivery, '--commit-ms', str(args.commit_ms), '--budget', str(budgets[words])])
     fields = text.strip().split('\t')
     return float(fields[8]), float(fields[12])
 
