@@ -245,7 +245,7 @@ def kafka(args, raw):
 def pipeline(args, raw):
     """Whatever `strand bench pipeline` prints, as a table: the median of the rounds for each row."""
     if not args.pipeline_command:
-        raise Failed('give --pipeline-command, such as "target/release/strand bench pipeline --tsv"')
+        raise Failed('give --pipeline-command, such as "target/release/strand bench pipeline --brokers HOST:PORT"')
     head, cells = None, {}
     for k in range(args.rounds):
         rows = lines_of(args.pipeline_command.split(), raw, f'pipeline\t{k}')

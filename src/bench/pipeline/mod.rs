@@ -258,19 +258,24 @@ impl Case {
         // All streams have begun before it counts.
         let warm = self.streams.max(self.records / 5);
         let all = warm + self.records;
-        let Running { program, mut feed, watch } = self.start(&scratch, &records, all, false)?;
+        // So that at both ends as much is computed that is not committed yet: what is, counts for neither.
+        let more = all + warm;
+        let Running { program, mut feed, watch } = self.start(&scratch, &records, more, false)?;
         if let Some(watch) = watch {
             // Read, so that the daemon can write on; what goes wrong shows in that it does not.
             std::thread::spawn(move || watch(&mut |_| true));
         }
         std::thread::scope(|scope| {
-            let feeding = scope.spawn(|| if self.way == Way::Kafka { Ok(()) } else { feed.send(&records, 0..all) });
+            let feeding = scope.spawn(|| if self.way == Way::Kafka { Ok(()) } else { feed.send(&records, 0..more) });
             let measured = self.measure(&program, warm, all);
-            // A feeder that waits for the daemon learns of its end.
+            // A feeder that waits for the daemon, or still sends, learns of its end.
             drop(program);
             let fed = feeding.join().map_err(|_| BenchError("the feeding thread panicked".to_string()))?;
-            let peak = measured?;
-            fed.map(|()| peak.with_bytes(self.words, records.bytes_of_one()))
+            match (measured, fed) {
+                (Ok(peak), _) => Ok(peak.with_bytes(self.words, records.bytes_of_one())),
+                // The cause, if what was sent is why nothing came.
+                (Err(_), Err(error)) | (Err(error), Ok(())) => Err(error),
+            }
         })
     }
 
