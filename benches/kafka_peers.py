@@ -24,8 +24,6 @@ arguments.add_argument('--commit-ms', type=int, default=0)
 arguments.add_argument('--no-peer', action='store_true')
 arguments.add_argument('--no-delivery', action='store_true')
 args = arguments.parse_args()
-budgets = [int(n) for n in args.budget.split(',')]
-budgets = dict(zip(map(int, args.words.split(',')), budgets * (len(args.words.split(',')) if len(budgets) == 1 else 1)))
 
 
 def free_port():
@@ -95,13 +93,17 @@ def numbers(text):
     return [int(n) for n in text.split(',')]
 
 
+words_of_records, budgets = numbers(args.words), numbers(args.budget)
+if len(budgets) not in (1, len(words_of_records)):
+    sys.exit('--budget: one number, or one for each of --words')
+budgets = dict(zip(words_of_records, budgets * len(words_of_records)))
 address, name, process, directory = start_broker(args.broker)
 try:
     print(f'broker: {name}; {args.rounds} runs each, by turns; words a second: median (least to most)')
     print('threads\tstreams\twords\tprecision\tpeer\tstrand\tstrand / peer\tstrand / its engine')
     precisions = args.precision.split(',')
     one_thread = {}
-    for words in numbers(args.words):
+    for words in words_of_records:
         for streams in numbers(args.streams):
             for threads in numbers(args.threads):
                 ours, engines, theirs = {p: [] for p in precisions}, {p: [] for p in precisions}, []
@@ -123,7 +125,7 @@ try:
                         print(f'# {threads} threads / 1: {ratio(own, one_thread[words, streams, precision])}', flush=True)
     if not args.no_delivery:
         print('words\tstreams\tprecision\texactly once\tat least once\tratio')
-        for words in numbers(args.words):
+        for words in words_of_records:
             for streams in numbers(args.streams):
                 for precision in precisions:
                     once, least = [], []

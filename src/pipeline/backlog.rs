@@ -19,9 +19,9 @@ impl Backlog {
     /// A poll with these limits has brought so many records, and bytes of their values. A full one begins a backlog, one less than
     /// half full ends it.
     pub fn note(&mut self, records: usize, bytes: usize, limits: &PollLimits, now: Instant) {
-        if records >= limits.records || bytes >= limits.bytes {
+        if limits.reached(records, bytes) {
             self.since.get_or_insert(now);
-        } else if records < limits.records.div_ceil(2) && bytes < limits.bytes.div_ceil(2) {
+        } else if !limits.reached(2 * records, 2 * bytes) {
             self.since = None;
         }
     }

@@ -1,10 +1,10 @@
 //! The pipeline: source → sessions → network → labels → one transaction.
 //!
 //! The coordinator (this file) polls batches from the source, has the [`engine`] compute them and the committer commit
-//! them, several together if `pipeline.commit_interval` says so, or `pipeline.catch_up_interval` while there is a [`backlog`]. While one transaction is being committed the next batch
-//! is computed, from states that are not committed yet: when a commit fails, everything computed is dropped, the sessions
-//! are read back and the source goes back to what was committed. Nothing here knows which transport it runs on, nor
-//! ([`runtime`]) what time it is.
+//! them, several together if `pipeline.commit_interval` says so, or `pipeline.catch_up_interval` while there is a
+//! [`backlog`]. While one transaction is being committed the next batch is computed, from states that are not committed
+//! yet: when a commit fails, everything computed is dropped, the sessions are read back and the source goes back to what
+//! was committed. Nothing here knows which transport it runs on, nor ([`runtime`]) what time it is.
 
 mod backlog;
 mod batch;
@@ -155,7 +155,7 @@ impl Pipeline {
         };
         // Only when nothing waits any more: a stream whose records are still in the source is not idle.
         let bytes: usize = records.iter().map(|record| record.value.len()).sum();
-        let all_read = records.len() < limits.records && bytes < limits.bytes;
+        let all_read = !limits.reached(records.len(), bytes);
         self.backlog.note(records.len(), bytes, &limits, self.runtime.now());
         let idle = if all_read { self.idle_streams()? } else { Vec::new() };
         let more = !records.is_empty();

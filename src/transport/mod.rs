@@ -32,6 +32,13 @@ pub struct PollLimits {
     pub wait: Duration,
 }
 
+impl PollLimits {
+    /// Whether so many records, with so many bytes of values, end a poll.
+    pub fn reached(&self, records: usize, bytes: usize) -> bool {
+        records >= self.records || bytes >= self.bytes
+    }
+}
+
 /// What a poll found.
 #[derive(Debug)]
 pub enum Polled {

@@ -119,7 +119,7 @@ impl Source for LineSource {
         };
         let mut bytes = first.value.len();
         let mut records = vec![first];
-        while records.len() < limits.records && bytes < limits.bytes {
+        while !limits.reached(records.len(), bytes) {
             let Ok(record) = self.lines.try_recv() else { break };
             let record = record.map_err(failed)?;
             bytes += record.value.len();

@@ -193,7 +193,7 @@ impl Source for MemorySource {
             }
         }
         let (mut records, mut bytes) = (Vec::new(), 0);
-        while self.next < end && records.len() < limits.records && bytes < limits.bytes {
+        while self.next < end && !limits.reached(records.len(), bytes) {
             let stream = self.order[self.next % streams];
             let value = if self.next < streams { &self.first } else { &self.values[self.next % self.values.len()] };
             let partition = stream as usize % self.offsets.len();

@@ -51,7 +51,7 @@ impl Source for QueueSource {
                     timestamp_ms,
                     defect: None,
                 });
-                if records.len() >= limits.records || bytes >= limits.bytes {
+                if limits.reached(records.len(), bytes) {
                     break;
                 }
             }

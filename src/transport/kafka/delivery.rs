@@ -230,7 +230,6 @@ impl Producer {
         }
         let refused = std::mem::take(&mut ledger.refused);
         drop(ledger);
-        self.until_given_back();
         if refused.is_empty() {
             return Ok(Delivered::All);
         }
@@ -311,6 +310,7 @@ impl Producer {
                 self.producer.send_offsets_to_transaction(offsets, group, TRANSACTION_CALL)
             })?;
         }
+        self.until_given_back();
         // A call that times out leaves the outcome open: it is made again until there is one, and nothing else is done.
         self.until_answered("committing a transaction", || self.producer.commit_transaction(TRANSACTION_CALL))
     }

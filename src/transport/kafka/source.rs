@@ -367,7 +367,7 @@ impl KafkaSource {
                 }
                 Some(Err(error)) => self.polling_failed(consumer, &error)?,
             }
-            if records.len() >= limits.records || bytes >= limits.bytes {
+            if limits.reached(records.len(), bytes) {
                 break;
             }
             wait = Duration::ZERO;
