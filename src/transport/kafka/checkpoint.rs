@@ -1,7 +1,7 @@
 //! What of the local copy of the states outlives the process: which changelog it is of, and up to where it is complete.
 //!
-//! Commits of batches are not synced to disk; the copy is saved now and then and at the end ([`save`]), and a crash leaves
-//! it as it was saved last. It is only a copy: whatever does not fit is put aside with a warning, and read from the
+//! Commits of batches are not synced to disk; the copy is saved now and then and at the end ([`Store::save`]), and a crash
+//! leaves it as it was saved last. It is only a copy: whatever does not fit is put aside with a warning, and read from the
 //! changelog again.
 
 use super::store::{Figures, name, table};
@@ -190,22 +190,15 @@ pub fn note(txn: &WriteTransaction, figures: &BTreeMap<i32, Figures>) -> Result<
     Ok(())
 }
 
-/// Saves all that was written. Who is in charge of a partition knows all of it, as of now, up to its mark.
-pub fn save(database: &Database, served: &[(i32, Option<Mark>)], now_ms: u64) -> Result<(), redb::Error> {
-    let mut txn = database.begin_write()?;
-    // Otherwise the whole file is walked after a crash.
-    txn.set_quick_repair(true);
-    {
-        let mut table = txn.open_table(MARKS)?;
-        for (partition, mark) in served {
-            // Complete up to there as of now.
-            let row = table.get(partition)?.map(|row| row.value());
-            if let (Some((.., rows)), Some(mark)) = (row, mark) {
-                table.insert(partition, (mark.next, mark.last, mark.checksum, now_ms, rows))?;
-            }
+/// Who is in charge of a partition knows all of it, as of now, up to its mark.
+pub fn note_complete(txn: &WriteTransaction, served: &[(i32, Option<Mark>)], now_ms: u64) -> Result<(), redb::Error> {
+    let mut table = txn.open_table(MARKS)?;
+    for (partition, mark) in served {
+        let row = table.get(partition)?.map(|row| row.value());
+        if let (Some((.., rows)), Some(mark)) = (row, mark) {
+            table.insert(partition, (mark.next, mark.last, mark.checksum, now_ms, rows))?;
         }
     }
-    txn.commit()?;
     Ok(())
 }
 

@@ -15,7 +15,7 @@
 //! | [`source`] | the consumer: connecting, polling, positions |
 //! | [`assignment`] | which partitions are ours and how far they are; shared by all |
 //! | [`restore`] | a thread that reads the changelog of partitions that were assigned |
-//! | [`store`], [`unwritten`], [`checkpoint`] | the local copy of the states, what of it is not in its file yet, and what outlives the process |
+//! | [`store`], [`unwritten`], [`checkpoint`] | the local copy of the states, read and saved, what of it is not in its file yet, and what outlives the process |
 //! | [`sink`], [`delivery`] | the producer: order of writes, acknowledgements |
 //! | [`words`] | errors as people want to read them |
 

@@ -174,6 +174,8 @@ impl Thread {
     /// Saves the local copy, now and then.
     fn save(&mut self) {
         if self.saved.elapsed() < self.shared.config.state_save.0 {
+            // Whom it fails is told by the next commit, or by the next save.
+            _ = self.shared.store.relieve();
             return;
         }
         self.saved = Instant::now();

@@ -56,6 +56,8 @@ pub struct KafkaSink {
     /// The largest record that the output topic was seen to take is smaller than this.
     output_limit: usize,
     forget_next: Instant,
+    /// Where the look for them goes on.
+    forget_after: Option<StreamId>,
 }
 
 impl KafkaSink {
@@ -67,6 +69,7 @@ impl KafkaSink {
             one_by_one: false,
             output_limit: usize::MAX,
             forget_next: Instant::now() + FORGET_EVERY,
+            forget_after: None,
         }
     }
 
@@ -323,11 +326,13 @@ impl KafkaSink {
         };
         let before_ms = unix_ms().saturating_sub(keep.as_millis() as u64);
         let labelled = self.shared.assignment.labelled();
-        let found = self.shared.store.forgettable(before_ms, &labelled, FORGET_AT_ONCE);
-        let mut found = found.map_err(|e| TransportError::Transient(format!("the local copy of the states: {e}")))?;
-        if found.len() < FORGET_AT_ONCE {
+        let page = self.shared.store.forgettable(before_ms, &labelled, self.forget_after.as_ref(), FORGET_AT_ONCE);
+        let page = page.map_err(|e| TransportError::Transient(format!("the local copy of the states: {e}")))?;
+        if page.next.is_none() {
             self.forget_next = Instant::now() + FORGET_EVERY;
         }
+        self.forget_after = page.next;
+        let mut found = page.streams;
         // One that begins anew in this very batch stays.
         let begun: BTreeSet<&StreamId> = states.iter().map(|change| &change.stream).collect();
         found.retain(|stream| !begun.contains(stream));

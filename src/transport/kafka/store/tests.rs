@@ -1,6 +1,7 @@
-//! The store alone: partitions, figures, whose states are in it.
+//! The store alone: partitions, figures, whose states are in it, and what goes on while it is saved.
 
 use super::*;
+use proptest::prelude::*;
 
 fn store(dir: &Path) -> Result<Store, StoreError> {
     let policy = ModelPolicy { fingerprint: "f".to_string(), previous: None, on_model_change: OnModelChange::Refuse };
@@ -72,9 +73,10 @@ fn an_ended_stream_is_forgotten_only_when_none_of_its_records_is_read_again() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).unwrap();
     put(&store, &[change(0, "a", 7, true), change(0, "b", 8, true), change(0, "c", 1, false)]);
-    assert_eq!(store.forgettable(10, &[(0, 7)], 9).unwrap(), []);
-    assert_eq!(store.forgettable(5, &[(0, 8)], 9).unwrap(), []);
-    let found = store.forgettable(10, &[(0, 8)], 9).unwrap();
+    let forgettable = |before, labelled| store.forgettable(before, &[(0, labelled)], None, 9).unwrap().streams;
+    assert_eq!(forgettable(10, 7), []);
+    assert_eq!(forgettable(5, 8), []);
+    let found = forgettable(10, 8);
     assert_eq!(found, [StreamId::within(0, b"a").unwrap()]);
     put(&store, &[Change { partition: 0, key: found[0].as_bytes(), value: None }]);
     serve(&store, 0);
@@ -178,4 +180,168 @@ fn a_directory_is_for_one_process() {
     assert!(matches!(store(dir.path()), Err(StoreError::Locked(_))));
     drop(first);
     assert!(store(dir.path()).is_ok());
+}
+
+/// The next of a partition's records, as a commit has it.
+fn commit(store: &Store, partition: i32, key: &str, offset: i64) -> Result<(), redb::Error> {
+    let change = change(partition, key, offset, false);
+    let mark = Mark::new(offset, change.key, change.value.as_deref());
+    store.store(&[change], &[(partition, Written { first: offset, records: 1, mark })].into(), false)
+}
+
+fn seen(store: &Store, partition: i32, keys: &[&str]) -> Vec<Option<i64>> {
+    let keys: Vec<_> = keys.iter().map(|key| StreamId::within(partition, key.as_bytes()).unwrap()).collect();
+    store.load(&keys).unwrap().into_iter().map(|state| state.map(|state| state.entry.seen)).collect()
+}
+
+/// Would hang if anything waited for the disk.
+#[test]
+fn commits_and_loads_go_on_while_the_copy_is_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).unwrap();
+    (0..2).for_each(|partition| serve(&store, partition));
+    commit(&store, 0, "filed", 0).unwrap();
+    store.save().unwrap();
+    commit(&store, 0, "aside", 1).unwrap();
+    commit(&store, 0, "both", 2).unwrap();
+    // The disk is slow: another's transaction is in the way.
+    let slow = store.with(|file| Ok(file.database().begin_write()?)).unwrap();
+    std::thread::scope(|scope| {
+        let saving = scope.spawn(|| store.save());
+        while !store.unwritten().is_being_written() {
+            std::thread::yield_now();
+        }
+        commit(&store, 0, "both", 3).unwrap();
+        commit(&store, 0, "later", 4).unwrap();
+        commit(&store, 1, "later", 0).unwrap();
+        let keys = ["filed", "aside", "both", "later", "none"];
+        let expected = [Some(0), Some(1), Some(3), Some(4), None];
+        assert_eq!(seen(&store, 0, &keys), expected);
+        let idle = store.idle(10, None, 3).unwrap();
+        assert_eq!(idle.streams.iter().map(StreamId::as_bytes).collect::<Vec<_>>(), [&b"aside"[..], b"both", b"filed"]);
+        assert_eq!(store.held(0).rows, 4);
+        assert!(!saving.is_finished());
+        slow.abort().unwrap();
+        saving.join().unwrap().unwrap();
+        assert_eq!(seen(&store, 0, &keys), expected);
+    });
+    // A crash now: what was committed before it was set aside is there, and the mark says so.
+    let crashed = tempfile::tempdir().unwrap();
+    std::fs::copy(dir.path().join("states.redb"), crashed.path().join("states.redb")).unwrap();
+    let after = super::tests::store(crashed.path()).unwrap();
+    let held = [0, 1].map(|partition| (after.held(partition).rows, after.held(partition).mark.map(|mark| mark.next)));
+    assert_eq!(held, [(3, Some(3)), (0, None)]);
+    serve(&after, 0);
+    assert_eq!(seen(&after, 0, &["filed", "aside", "both", "later"]), [Some(0), Some(1), Some(2), None]);
+    // And the rest with the next save.
+    store.save().unwrap();
+    drop(store);
+    let after = super::tests::store(dir.path()).unwrap();
+    let held = [0, 1].map(|partition| (after.held(partition).rows, after.held(partition).mark.map(|mark| mark.next)));
+    assert_eq!(held, [(4, Some(5)), (1, Some(1))]);
+}
+
+#[test]
+fn what_could_not_be_saved_is_saved_the_next_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).unwrap();
+    serve(&store, 0);
+    commit(&store, 0, "a", 0).unwrap();
+    let file = store.file.write().unwrap().take();
+    assert!(store.save().is_err());
+    assert!(store.is_unsaved());
+    *store.file.write().unwrap() = file;
+    commit(&store, 0, "b", 1).unwrap();
+    assert_eq!(seen(&store, 0, &["a", "b"]), [Some(0), Some(1)]);
+    store.save().unwrap();
+    drop(store);
+    let after = super::tests::store(dir.path()).unwrap();
+    assert_eq!((after.held(0).rows, after.held(0).mark.map(|mark| mark.next)), (2, Some(2)));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A stream's state, or that it is forgotten: partition, key, whether it has ended, when it was active.
+    Put(i32, u8, Option<(bool, u64)>),
+    Save,
+    /// A save begins and does not come to its end.
+    SetAside,
+    Clear(i32),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        20 => (0..2, 0..12u8, prop::option::weighted(0.8, (any::<bool>(), 0..20u64)))
+            .prop_map(|(partition, key, state)| Step::Put(partition, key, state)),
+        2 => Just(Step::Save),
+        2 => Just(Step::SetAside),
+        1 => (0..2).prop_map(Step::Clear),
+    ]
+}
+
+/// All pages, one after the other.
+fn pages(limit: usize, next: impl Fn(Option<&StreamId>, usize) -> IdlePage) -> Vec<StreamId> {
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = next(after.as_ref(), limit);
+        assert!(page.streams.len() <= limit);
+        found.extend(page.streams);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return found,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    /// Wherever a state is, in the file, set aside, or neither: what is read is as of one map.
+    #[test]
+    fn where_a_state_lies_makes_no_difference(steps in prop::collection::vec(step(), 1..80), limit in 1..4usize) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path()).unwrap();
+        let mut expected: BTreeMap<(i32, Vec<u8>), StreamEntry> = BTreeMap::new();
+        for (number, step) in steps.into_iter().enumerate() {
+            let seen = number as i64;
+            match step {
+                Step::Put(partition, key, state) => {
+                    let key = vec![b'a' + key];
+                    let entry = state.map(|(ended, active_ms)| StreamEntry { seen, ended, active_ms, ..StreamEntry::default() });
+                    let value = entry.map(|entry| StreamState { entry, session: None }.encode());
+                    put(&store, &[Change { partition, key: &key, value: value.map(Cow::Owned) }]);
+                    match entry {
+                        Some(entry) => _ = expected.insert((partition, key), entry),
+                        None => _ = expected.remove(&(partition, key)),
+                    }
+                }
+                Step::Save => store.save().unwrap(),
+                Step::SetAside => _ = store.set_aside(),
+                Step::Clear(partition) => {
+                    store.clear(partition).unwrap();
+                    expected.retain(|(of, _), _| *of != partition);
+                }
+            }
+        }
+        (0..2).for_each(|partition| serve(&store, partition));
+        let all: Vec<_> = (0..2).flat_map(|p| (b'a'..b'n').map(move |key| (p, vec![key]))).collect();
+        let ids: Vec<_> = all.iter().map(|(partition, key)| StreamId::within(*partition, key).unwrap()).collect();
+        let loaded: Vec<_> = store.load(&ids).unwrap().into_iter().map(|state| state.map(|state| state.entry)).collect();
+        let map: Vec<_> = all.iter().map(|place| expected.get(place).copied()).collect();
+        prop_assert_eq!(loaded, map);
+        let those = |wanted: &dyn Fn(&StreamEntry) -> bool| -> Vec<StreamId> {
+            let found = expected.iter().filter(|(_, entry)| wanted(entry));
+            found.map(|((partition, key), _)| StreamId::within(*partition, key).unwrap()).collect()
+        };
+        let idle = pages(limit, |after, limit| store.idle(10, after, limit).unwrap());
+        prop_assert_eq!(idle, those(&|entry| !entry.ended && entry.active_ms < 10));
+        let labelled = [(0, 40), (1, 40)];
+        let ended = pages(limit, |after, limit| store.forgettable(10, &labelled, after, limit).unwrap());
+        prop_assert_eq!(ended, those(&|entry| entry.ended && entry.active_ms < 10 && entry.seen < 40));
+        for partition in 0..2 {
+            let of = expected.iter().filter(|((of, _), _)| *of == partition);
+            let live = of.clone().filter(|(_, entry)| !entry.ended).count() as u64;
+            prop_assert_eq!((store.held(partition).rows, store.held(partition).live), (of.count() as u64, live));
+        }
+    }
 }
