@@ -285,7 +285,7 @@ impl Default for KafkaConfig {
             input_partitions: None,
             replication_factor: None,
             state_dir: "strand-kafka".into(),
-            state_cache: Bytes::mib(128),
+            state_cache: Bytes::mib(256),
             state_save: Period::seconds(10),
             standby: false,
             ended_keep: Period::seconds(86_400),

@@ -21,6 +21,10 @@ const MAX_ROWS: usize = 4096;
 /// cache between the product with the input, that with h and the activation.
 const CACHED_NUMBERS: usize = 128 << 10;
 
+/// The same where no layer holds them so long ([`Layer::is_joint`]): what stays in the cache then is the streams' states,
+/// from where they are gathered to where they are put back.
+const CACHED_IF_JOINT: usize = 32 << 10;
+
 /// The fewest rows of a window all the same: each sweep reads all weights.
 const MIN_ROWS: usize = 64;
 
@@ -204,7 +208,8 @@ impl Network {
     /// Rows of a window whose gates stay in the cache.
     fn cached_rows(&self) -> usize {
         let widest = self.layers.iter().map(Layer::width).max().unwrap_or(0).max(1);
-        (CACHED_NUMBERS / widest).max(MIN_ROWS).min(self.most_rows())
+        let numbers = if self.layers.iter().all(Layer::is_joint) { CACHED_IF_JOINT } else { CACHED_NUMBERS };
+        (numbers / widest).max(MIN_ROWS).min(self.most_rows())
     }
 
     /// Runs all steps of all lanes. What a lane gets is bit for bit the same whatever the other lanes are and however

@@ -1,7 +1,7 @@
 //! A weight matrix as labelling uses it: packed once, in one of three precisions.
 
 use super::kernel::narrow::{self, Narrow, NarrowScratch};
-use super::kernel::{self, Packed, Start};
+use super::kernel::{self, Factors, Packed, Start};
 use std::cell::RefCell;
 
 pub use super::kernel::narrow::Precision;
@@ -57,10 +57,34 @@ impl Matrix {
     /// row does not depend on the others.
     pub fn product(&self, start: Start<'_>, m: usize, a: &[f32], c: &mut [f32], ldc: usize) {
         match &self.0 {
-            Numbers::F32(b) => kernel::gemm_from(kernel::active(), start, m, a, (b.rows(), 1), b, c, ldc),
+            Numbers::F32(b) => kernel::gemm_sum(kernel::active(), start, m, [factors(a, b)], c, ldc),
             Numbers::Narrow(b) => ROUNDED.with_borrow_mut(|rounded| {
                 narrow::product(narrow::active(b.precision()), start, m, a, b, c, ldc, rounded);
             }),
         }
     }
+
+    /// As [`Matrix::product`] of `a` with `self`, and then of `more` added to that: the same bits, and in f32 C is written once.
+    pub fn product_and(
+        &self,
+        start: Start<'_>,
+        m: usize,
+        a: &[f32],
+        more: (&Matrix, &[f32]),
+        c: &mut [f32],
+        ldc: usize,
+    ) {
+        if let (Numbers::F32(b), Numbers::F32(more_b)) = (&self.0, &more.0.0)
+            && b.columns() == more_b.columns()
+        {
+            let all = [factors(a, b), factors(more.1, more_b)];
+            return kernel::gemm_sum(kernel::active(), start, m, all, c, ldc);
+        }
+        self.product(start, m, a, c, ldc);
+        more.0.product(Start::Old, m, more.1, c, ldc);
+    }
+}
+
+fn factors<'a>(a: &'a [f32], b: &'a Packed<f32>) -> Factors<'a> {
+    Factors { a, stride: (b.rows(), 1), b }
 }

@@ -163,7 +163,7 @@ pub struct ToTopic {
 impl ToTopic {
     pub fn new(brokers: &str, topic: &str) -> Result<ToTopic, BenchError> {
         let mut client = client(brokers);
-        client.set("linger.ms", "1").set("enable.idempotence", "true");
+        client.set("linger.ms", "0").set("enable.idempotence", "true");
         client.set("queue.buffering.max.messages", "1000000");
         let producer = client.create().map_err(|e| failed("creating a producer", &e))?;
         Ok(ToTopic { producer: Arc::new(producer), topic: topic.to_string() })

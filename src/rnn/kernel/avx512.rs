@@ -1,6 +1,6 @@
 //! AVX-512F: a panel is two vectors; eight rows by a panel fill sixteen accumulators.
 
-use super::{Kernels, PANEL, WIDE, lanes, narrow, portable};
+use super::{Kernels, PANEL, Terms, WIDE, lanes, narrow, portable};
 use std::arch::x86_64::*;
 
 /// Accumulators of the roofline's kernels: enough that none waits for the one before.
@@ -25,7 +25,8 @@ macro_rules! compiled {
 
         static TABLE: Kernels = Kernels {
             name: "avx512",
-            tiles: [tile::<8>, tile::<4>, tile::<2>, tile::<1>],
+            tiles: [tile::<8, 2>, tile::<4, 2>, tile::<2, 2>, tile::<1, 2>],
+            halves: [tile::<8, 1>, tile::<4, 1>, tile::<2, 1>, tile::<1, 1>],
             wide,
             // SAFETY (all): the table is only handed out by `kernels`, after it has seen the instructions.
             lstm_step: |hidden, gates, c, h| unsafe { lstm_step(hidden, gates, c, h) },
@@ -77,14 +78,13 @@ fn int8_rows(k: usize, offset: u8, a: &[f32], words: &mut [u32], scales: &mut [f
     narrow::int8_rows(k, offset, a, words, scales);
 }
 
+/// `ROWS` rows by `VECTORS` vectors of a panel.
+///
 /// # Safety
 /// As [`portable::tile`]; the processor must have AVX-512F.
 #[target_feature(enable = "avx512f,avx2,fma")]
-unsafe fn tile<const ROWS: usize>(
-    k: usize,
-    a: *const f32,
-    stride: (usize, usize),
-    b: *const f32,
+unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
+    terms: &[Terms<f32>],
     from: *const f32,
     ld: usize,
     c: *mut f32,
@@ -92,22 +92,30 @@ unsafe fn tile<const ROWS: usize>(
 ) {
     // SAFETY: all addresses lie in what the caller promises: ROWS rows of C and A, k rows of the panel.
     unsafe {
-        let mut sum = [[_mm512_setzero_ps(); 2]; ROWS];
+        let mut sum = [[_mm512_setzero_ps(); VECTORS]; ROWS];
         for (r, sum) in sum.iter_mut().enumerate() {
-            sum[0] = _mm512_loadu_ps(from.add(r * ld));
-            sum[1] = _mm512_loadu_ps(from.add(r * ld + 16));
+            for (v, sum) in sum.iter_mut().enumerate() {
+                *sum = _mm512_loadu_ps(from.add(r * ld + v * 16));
+            }
         }
-        for p in 0..k {
-            let (b0, b1) = (_mm512_loadu_ps(b.add(p * PANEL)), _mm512_loadu_ps(b.add(p * PANEL + 16)));
-            for (r, sum) in sum.iter_mut().enumerate() {
-                let x = _mm512_set1_ps(*a.add(r * stride.0 + p * stride.1));
-                sum[0] = _mm512_fmadd_ps(x, b0, sum[0]);
-                sum[1] = _mm512_fmadd_ps(x, b1, sum[1]);
+        for &Terms { k, a, stride, b } in terms {
+            for p in 0..k {
+                let mut row = [_mm512_setzero_ps(); VECTORS];
+                for (v, row) in row.iter_mut().enumerate() {
+                    *row = _mm512_loadu_ps(b.add(p * PANEL + v * 16));
+                }
+                for (r, sum) in sum.iter_mut().enumerate() {
+                    let x = _mm512_set1_ps(*a.add(r * stride.0 + p * stride.1));
+                    for (sum, &b) in sum.iter_mut().zip(&row) {
+                        *sum = _mm512_fmadd_ps(x, b, *sum);
+                    }
+                }
             }
         }
         for (r, sum) in sum.iter().enumerate() {
-            _mm512_storeu_ps(c.add(r * ldc), sum[0]);
-            _mm512_storeu_ps(c.add(r * ldc + 16), sum[1]);
+            for (v, &sum) in sum.iter().enumerate() {
+                _mm512_storeu_ps(c.add(r * ldc + v * 16), sum);
+            }
         }
     }
 }
@@ -115,16 +123,7 @@ unsafe fn tile<const ROWS: usize>(
 /// # Safety
 /// As [`portable::wide`]; the processor must have AVX-512F.
 #[target_feature(enable = "avx512f,avx2,fma")]
-unsafe fn wide(
-    k: usize,
-    a: *const f32,
-    stride: (usize, usize),
-    b: *const f32,
-    from: *const f32,
-    _ld: usize,
-    c: *mut f32,
-    _ldc: usize,
-) {
+unsafe fn wide(terms: &[Terms<f32>], from: *const f32, _ld: usize, c: *mut f32, _ldc: usize) {
     // SAFETY: all addresses lie in what the caller promises: one row of A, WIDE panels of B and columns of C.
     unsafe {
         let mut sum = [[_mm512_setzero_ps(); 2]; WIDE];
@@ -132,12 +131,14 @@ unsafe fn wide(
             sum[0] = _mm512_loadu_ps(from.add(w * PANEL));
             sum[1] = _mm512_loadu_ps(from.add(w * PANEL + 16));
         }
-        for p in 0..k {
-            let x = _mm512_set1_ps(*a.add(p * stride.1));
-            for (w, sum) in sum.iter_mut().enumerate() {
-                let b = b.add((w * k + p) * PANEL);
-                sum[0] = _mm512_fmadd_ps(x, _mm512_loadu_ps(b), sum[0]);
-                sum[1] = _mm512_fmadd_ps(x, _mm512_loadu_ps(b.add(16)), sum[1]);
+        for &Terms { k, a, stride, b } in terms {
+            for p in 0..k {
+                let x = _mm512_set1_ps(*a.add(p * stride.1));
+                for (w, sum) in sum.iter_mut().enumerate() {
+                    let b = b.add((w * k + p) * PANEL);
+                    sum[0] = _mm512_fmadd_ps(x, _mm512_loadu_ps(b), sum[0]);
+                    sum[1] = _mm512_fmadd_ps(x, _mm512_loadu_ps(b.add(16)), sum[1]);
+                }
             }
         }
         for (w, sum) in sum.iter().enumerate() {

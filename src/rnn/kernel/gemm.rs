@@ -1,7 +1,7 @@
 //! The product in f32.
 
 use super::tiling::{Start, over_tiles};
-use super::{Kernels, Packed, Real};
+use super::{Kernels, Packed, Real, Terms};
 
 /// Panics unless `a`, `b` and `c` hold what [`gemm`] will touch.
 pub fn check_gemm<T: Real>(m: usize, a: &[T], stride: (usize, usize), b: &Packed<T>, c: &[T], ldc: usize) {
@@ -27,27 +27,42 @@ pub fn gemm(
     c: &mut [f32],
     ldc: usize,
 ) {
-    gemm_from(kernels, Start::Old, m, a, stride, b, c, ldc);
+    gemm_sum(kernels, Start::Old, m, [Factors { a, stride, b }], c, ldc);
 }
 
-/// As [`gemm`], added to `start`.
-pub fn gemm_from(
+/// What is multiplied: element `(i, p)` of A is `a[i * stride.0 + p * stride.1]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Factors<'a> {
+    pub a: &'a [f32],
+    pub stride: (usize, usize),
+    pub b: &'a Packed<f32>,
+}
+
+/// `c[m, n] = start + a · b` of all factors, whose B have as many columns: the same bits as one product after the other, but C
+/// is written once.
+pub fn gemm_sum<const N: usize>(
     kernels: &Kernels,
     start: Start<'_>,
     m: usize,
-    a: &[f32],
-    stride: (usize, usize),
-    b: &Packed<f32>,
+    factors: [Factors<'_>; N],
     c: &mut [f32],
     ldc: usize,
 ) {
-    check_gemm(m, a, stride, b, c, ldc);
-    let k = b.rows();
-    over_tiles(m, b.columns(), start, c, ldc, |at| {
-        let row = if k == 0 { a } else { &a[at.row * stride.0..] };
-        let tile = at.tile.map_or(kernels.wide, |tile| kernels.tiles[tile]);
-        // SAFETY: check_gemm: the tile's rows of A hold k elements; `over_tiles` gives room for whole panels at `from` and
-        // `c`; the panels that the tile goes through follow one another. The table's entry runs on this processor.
-        unsafe { tile(k, row.as_ptr(), stride, b.panel(at.panel).as_ptr(), at.from, at.ld, at.c, at.ldc) };
+    let n = factors.first().map_or(0, |first| first.b.columns());
+    for Factors { a, stride, b } in factors {
+        assert_eq!(b.columns(), n, "gemm: the sums are of different widths");
+        check_gemm(m, a, stride, b, c, ldc);
+    }
+    over_tiles::<true>(m, n, start, c, ldc, |at| {
+        let terms = factors.map(|Factors { a, stride, b }| {
+            let (k, panel) = (b.rows(), b.panel(at.panel).as_ptr());
+            let row = if k == 0 { a } else { &a[at.row * stride.0..] };
+            Terms { k, a: row.as_ptr(), stride, b: panel }
+        });
+        let tiles = if at.half { kernels.halves } else { kernels.tiles };
+        let tile = at.tile.map_or(kernels.wide, |tile| tiles[tile]);
+        // SAFETY: check_gemm: the tile's rows of A hold k elements; `over_tiles` gives room for whole panels, or half ones, at
+        // `from` and `c`; the panels that the tile goes through follow one another. The table's entry runs on this processor.
+        unsafe { tile(&terms, at.from, at.ld, at.c, at.ldc) };
     });
 }

@@ -67,13 +67,13 @@ mod x86_lanes;
 #[cfg(target_arch = "x86_64")]
 mod x86_narrow;
 
-pub use gemm::{check_gemm, gemm, gemm_from};
+pub use gemm::{Factors, check_gemm, gemm, gemm_sum};
 pub use packed::Packed;
 pub use tiling::Start;
 
 use super::real::Real;
 use std::sync::OnceLock;
-use tiling::WIDE;
+use tiling::{HALF, WIDE};
 
 /// Columns of one panel of a packed matrix.
 pub const PANEL: usize = 32;
@@ -94,18 +94,19 @@ pub struct AdamStep<T> {
     pub weight_decay: T,
 }
 
-/// Some rows by a panel: `a`, `from` and `c` are at the tile's first element, `from` `ld` apart from row to row (0: one row
-/// for all). `c = from + a · b`.
-type Tile = unsafe fn(
+/// Products that a tile's sums are made of: element `(r, p)` of its rows of A is `a[r * stride.0 + p * stride.1]`; `b` is the
+/// panel that they are multiplied with, of `k` rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<T> {
     k: usize,
-    a: *const f32,
+    a: *const T,
     stride: (usize, usize),
-    b: *const f32,
-    from: *const f32,
-    ld: usize,
-    c: *mut f32,
-    ldc: usize,
-);
+    b: *const T,
+}
+
+/// Some rows by a panel: `from` and `c` are at the tile's first element, `from` `ld` apart from row to row (0: one row for
+/// all). `c = from + a · b`, of all terms.
+type Tile = unsafe fn(terms: &[Terms<f32>], from: *const f32, ld: usize, c: *mut f32, ldc: usize);
 
 macro_rules! table {
     ($($name:ident($($arg:ident: $ty:ty),*);)*) => {
@@ -114,6 +115,8 @@ macro_rules! table {
             pub name: &'static str,
             /// Tiles of [`tiling::TILE_ROWS`] rows by one panel.
             tiles: [Tile; 4],
+            /// As these, of the panel's first [`tiling::HALF`] columns.
+            halves: [Tile; 4],
             /// One row by [`WIDE`] panels.
             wide: Tile,
             pub lstm_step: fn(usize, &mut [f32], &mut [f32], &mut [f32]),
@@ -130,10 +133,16 @@ macro_rules! table {
         static PORTABLE: Kernels = Kernels {
             name: "portable",
             tiles: [
-                portable::tile::<f32, 8>,
-                portable::tile::<f32, 4>,
-                portable::tile::<f32, 2>,
-                portable::tile::<f32, 1>,
+                portable::tile::<f32, 8, PANEL>,
+                portable::tile::<f32, 4, PANEL>,
+                portable::tile::<f32, 2, PANEL>,
+                portable::tile::<f32, 1, PANEL>,
+            ],
+            halves: [
+                portable::tile::<f32, 8, HALF>,
+                portable::tile::<f32, 4, HALF>,
+                portable::tile::<f32, 2, HALF>,
+                portable::tile::<f32, 1, HALF>,
             ],
             wide: portable::wide::<f32>,
             lstm_step: portable::lstm_step::<f32>,

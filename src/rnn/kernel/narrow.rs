@@ -305,7 +305,7 @@ pub fn product(
         return;
     }
     let (words, row_scales) = (scratch.words[done * groups..].as_ptr(), scratch.scales[done..].as_ptr());
-    over_tiles(m - done, b.n, start, &mut c[done * ldc..], ldc, |at| {
+    over_tiles::<false>(m - done, b.n, start, &mut c[done * ldc..], ldc, |at| {
         let tile = at.tile.map_or(kernels.wide, |tile| kernels.tiles[tile]);
         let column = at.panel * PANEL;
         let rows = row_scales.wrapping_add(at.row);

@@ -1,6 +1,6 @@
 //! Plain Rust kernels for any processor and both number types; the vector kernels are checked against them.
 
-use super::{AdamStep, PANEL, Packed, Real, WIDE};
+use super::{AdamStep, PANEL, Packed, Real, Terms, WIDE};
 
 /// e^x by x = n ln 2 + r, |r| <= ln 2 / 2, and the Taylor series of e^r to r^7 (error below 1e-8 relative); clamped to
 /// the range of f32. Only IEEE additions, multiplications and fused multiply-adds: vector code gives the same bits.
@@ -397,16 +397,40 @@ pub fn adam<T: Real>(p: &mut [T], g: &[T], m: &mut [T], v: &mut [T], s: &AdamSte
     }
 }
 
-/// `ROWS` rows by one panel: see [`super::gemm`].
+/// `ROWS` rows by the first `COLUMNS` of a panel, the sums of all `terms`, one after the other: see [`super::gemm_sum`].
 ///
 /// # Safety
-/// `a` must hold `ROWS` rows of `k` elements at `stride`, `b` `k` rows of [`PANEL`], `c` `ROWS` rows of [`PANEL`]
-/// elements, `ldc` apart, `from` a row of [`PANEL`] elements for each, `ld` apart.
-pub unsafe fn tile<T: Real, const ROWS: usize>(
-    k: usize,
-    a: *const T,
-    stride: (usize, usize),
-    b: *const T,
+/// Of all terms `a` must hold `ROWS` rows of `k` elements at `stride`, `b` `k` rows of [`PANEL`]; `c` `ROWS` rows of `COLUMNS`
+/// elements, `ldc` apart, `from` a row of `COLUMNS` elements for each, `ld` apart.
+pub unsafe fn tile<T: Real, const ROWS: usize, const COLUMNS: usize>(
+    terms: &[Terms<T>],
+    from: *const T,
+    ld: usize,
+    c: *mut T,
+    ldc: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { tile_of::<T, ROWS, COLUMNS>(0, terms, from, ld, c, ldc) }
+}
+
+/// One row by [`WIDE`] panels.
+///
+/// # Safety
+/// As [`tile`], with `WIDE` panels in `b` and as many columns in `c`.
+pub unsafe fn wide<T: Real>(terms: &[Terms<T>], from: *const T, ld: usize, c: *mut T, ldc: usize) {
+    for w in 0..WIDE {
+        // SAFETY: the caller's promise covers each panel.
+        unsafe { tile_of::<T, 1, PANEL>(w, terms, from.add(w * PANEL), ld, c.add(w * PANEL), ldc) };
+    }
+}
+
+/// As [`tile`], with the panel that is so many behind `b`.
+///
+/// # Safety
+/// As [`tile`], with as many panels more in `b`.
+unsafe fn tile_of<T: Real, const ROWS: usize, const COLUMNS: usize>(
+    panel: usize,
+    terms: &[Terms<T>],
     from: *const T,
     ld: usize,
     c: *mut T,
@@ -414,37 +438,21 @@ pub unsafe fn tile<T: Real, const ROWS: usize>(
 ) {
     for r in 0..ROWS {
         // SAFETY: the caller's promise.
-        let (c, b) = unsafe {
-            std::ptr::copy(from.add(r * ld), c.add(r * ldc), PANEL);
-            (std::slice::from_raw_parts_mut(c.add(r * ldc), PANEL), std::slice::from_raw_parts(b, k * PANEL))
+        let c = unsafe {
+            std::ptr::copy(from.add(r * ld), c.add(r * ldc), COLUMNS);
+            std::slice::from_raw_parts_mut(c.add(r * ldc), COLUMNS)
         };
-        for (p, b) in b.chunks_exact(PANEL).enumerate() {
+        for &Terms { k, a, stride, b } in terms {
             // SAFETY: the caller's promise.
-            let x = unsafe { *a.add(r * stride.0 + p * stride.1) };
-            for j in 0..PANEL {
-                c[j] = x.mul_add(b[j], c[j]);
+            let b = unsafe { std::slice::from_raw_parts(b.add(panel * k * PANEL), k * PANEL) };
+            for (p, b) in b.chunks_exact(PANEL).enumerate() {
+                // SAFETY: the caller's promise.
+                let x = unsafe { *a.add(r * stride.0 + p * stride.1) };
+                for j in 0..COLUMNS {
+                    c[j] = x.mul_add(b[j], c[j]);
+                }
             }
         }
-    }
-}
-
-/// One row by [`WIDE`] panels.
-///
-/// # Safety
-/// As [`tile`], with `WIDE` panels in `b` and as many columns in `c`.
-pub unsafe fn wide<T: Real>(
-    k: usize,
-    a: *const T,
-    stride: (usize, usize),
-    b: *const T,
-    from: *const T,
-    ld: usize,
-    c: *mut T,
-    ldc: usize,
-) {
-    for w in 0..WIDE {
-        // SAFETY: the caller's promise covers each panel.
-        unsafe { tile::<T, 1>(k, a, stride, b.add(w * k * PANEL), from.add(w * PANEL), ld, c.add(w * PANEL), ldc) };
     }
 }
 

@@ -35,6 +35,30 @@ proptest! {
     }
 
     #[test]
+    fn a_sum_of_products_has_the_bits_of_one_after_the_other(
+        m in 1usize..70, k in prop::array::uniform2(0usize..70), n in prop_oneof![1usize..36, 1usize..200], row_start: bool, seed: u64
+    ) {
+        let a = k.map(|k| numbers(seed ^ k as u64, m * k));
+        let b = k.map(|k| numbers(!seed ^ k as u64, k * n));
+        let packed = [0, 1].map(|i| Packed::new(&b[i], (n, 1), k[i], n));
+        // Between the rows lies what must stay.
+        let ldc = n + 3;
+        let c = numbers(seed ^ 2, m * ldc);
+        let mut want = c.clone();
+        if row_start {
+            want.chunks_mut(ldc).for_each(|row| row[..n].copy_from_slice(&c[..n]));
+        }
+        (0..2).for_each(|i| portable::gemm(m, &a[i], (k[i], 1), &packed[i], &mut want, ldc));
+        for kernels in available() {
+            let mut got = c.clone();
+            let factors = [0, 1].map(|i| Factors { a: &a[i], stride: (k[i], 1), b: &packed[i] });
+            let start = if row_start { Start::Row(&c[..n]) } else { Start::Old };
+            gemm_sum(kernels, start, m, factors, &mut got, ldc);
+            prop_assert!(got.iter().zip(&want).all(|(x, y)| x.to_bits() == y.to_bits()), "{}", kernels.name);
+        }
+    }
+
+    #[test]
     fn every_instruction_set_gives_the_portable_bits_in_bf16_and_int8(m in 1usize..20, k in 1usize..70, n in 1usize..200, row_start: bool, seed: u64) {
         let (a, b, c) = (numbers(seed, m * k), numbers(seed ^ 1, k * n), numbers(seed ^ 2, m * n));
         let start = if row_start { Start::Row(&c[..n]) } else { Start::Old };

@@ -8,6 +8,9 @@ pub const WIDE: usize = 4;
 /// Rows of the tiles, the tallest first.
 pub const TILE_ROWS: [usize; 4] = [8, 4, 2, 1];
 
+/// Columns of a half panel: a matrix may end in one (the few classes of a tagger's head).
+pub const HALF: usize = PANEL / 2;
+
 /// Rows handled per sweep over the panels, so that they stay in the second-level cache.
 const ROW_BLOCK: usize = 64;
 
@@ -27,6 +30,8 @@ pub struct Place {
     pub tile: Option<usize>,
     pub row: usize,
     pub panel: usize,
+    /// Of the last panel only the first [`HALF`] columns are asked for.
+    pub half: bool,
     pub from: *const f32,
     /// From one row of the start to the next: 0 where there is only one.
     pub ld: usize,
@@ -35,9 +40,16 @@ pub struct Place {
 }
 
 /// Calls `work` for the tiles that `c` `[m, n]` is made of. A tile may read a whole panel's columns at `from`, and write them
-/// at `c`, in each of its rows.
+/// at `c`, in each of its rows; with `HALVES` those that are `half` only a half panel's.
 #[inline(always)]
-pub fn over_tiles<W: FnMut(Place)>(m: usize, n: usize, start: Start<'_>, c: &mut [f32], ldc: usize, mut work: W) {
+pub fn over_tiles<const HALVES: bool>(
+    m: usize,
+    n: usize,
+    start: Start<'_>,
+    c: &mut [f32],
+    ldc: usize,
+    mut work: impl FnMut(Place),
+) {
     if let Start::Row(row) = start {
         assert!(row.len() >= n, "the start is shorter than a row of C");
     }
@@ -45,12 +57,12 @@ pub fn over_tiles<W: FnMut(Place)>(m: usize, n: usize, start: Start<'_>, c: &mut
         return;
     }
     assert!(n <= ldc && c.len() >= (m - 1) * ldc + n, "C is too small");
-    let (panels, whole) = (n.div_ceil(PANEL), n / PANEL);
+    let (panels, whole_panels) = (n.div_ceil(PANEL), n / PANEL);
     for first in (0..m).step_by(ROW_BLOCK) {
         let end = m.min(first + ROW_BLOCK);
         let mut panel = 0;
         while panel < panels {
-            let wide = end - first == 1 && panel + WIDE <= whole;
+            let wide = end - first == 1 && panel + WIDE <= whole_panels;
             let (mut tile, mut row) = (0, first);
             while row < end {
                 while !wide && TILE_ROWS[tile] > end - row {
@@ -62,12 +74,14 @@ pub fn over_tiles<W: FnMut(Place)>(m: usize, n: usize, start: Start<'_>, c: &mut
                     Start::Old => (at.cast_const(), ldc),
                     Start::Row(row) => (row[column..].as_ptr(), 0),
                 };
-                let mut place = Place { tile: (!wide).then_some(tile), row, panel, from, ld, c: at, ldc };
+                let width = PANEL.min(n - column);
+                let half = HALVES && width <= HALF;
+                let whole = if half { HALF } else { PANEL };
+                let mut place = Place { tile: (!wide).then_some(tile), row, panel, half, from, ld, c: at, ldc };
                 // The last panel may not be whole: then the tile works in a buffer of whole panels. There is one call of
                 // `work`, so that the compiler puts it here.
-                let width = PANEL.min(n - column);
                 let mut buffer: [f32; TILE_ROWS[0] * PANEL];
-                if width < PANEL {
+                if width < whole {
                     buffer = [0.0; TILE_ROWS[0] * PANEL];
                     for r in 0..rows {
                         // SAFETY: `width` numbers are at each row of the start and of the buffer.
@@ -78,7 +92,7 @@ pub fn over_tiles<W: FnMut(Place)>(m: usize, n: usize, start: Start<'_>, c: &mut
                 }
                 let written = place.c;
                 work(place);
-                if width < PANEL {
+                if width < whole {
                     for r in 0..rows {
                         // SAFETY: as above, for C.
                         unsafe { at.add(r * ldc).copy_from_nonoverlapping(written.add(r * PANEL), width) };

@@ -29,10 +29,10 @@ impl Store {
         self.unsaved.load(Ordering::Relaxed)
     }
 
-    /// Writes down what is unwritten, not for ever, when half of the memory for it is taken. Called now and then, by a
+    /// Writes down what is unwritten, not for ever, when three quarters of the memory for it are taken. Called now and then, by a
     /// thread that has the time, it keeps commits from waiting for that.
     pub fn relieve(&self) -> Result<(), redb::Error> {
-        if self.unwritten().bytes() <= self.layer_bytes / 2 {
+        if self.unwritten().bytes() <= self.layer_bytes / 4 * 3 {
             return Ok(());
         }
         self.write_down(&self.filing(), false)
