@@ -9,9 +9,6 @@ use crate::rnn::matrix::Precision;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// Rows that share one sweep over the weights: see [`crate::rnn::layer`].
-const ROWS: usize = 64;
-
 /// A core's limits.
 #[derive(Debug)]
 pub struct Roofline {
@@ -90,7 +87,7 @@ impl Roofline {
             // Step by step over one layer, its weights are alone in the cache; else all layers' come by turns.
             let held = if work.steps > 1 { bytes } else { all };
             let by_compute = (2 * weights * rows) as f64 / self.peak[precision as usize];
-            let sweeps = (rows / together) * together.div_ceil(ROWS);
+            let sweeps = (rows / together) * together.div_ceil(kernel::rows_of_a_sweep(bytes));
             let by_memory = (bytes * sweeps) as f64 / self.bandwidth(held);
             if by_compute >= by_memory { compute += by_compute } else { memory += by_memory }
         }

@@ -25,9 +25,6 @@ const CACHED_NUMBERS: usize = 128 << 10;
 /// from where they are gathered to where they are put back.
 const CACHED_IF_JOINT: usize = 32 << 10;
 
-/// The fewest rows of a window all the same: each sweep reads all weights.
-const MIN_ROWS: usize = 64;
-
 /// Numbers that any one buffer of the working space holds at most, where a single step does not need more: through a
 /// wide layer go fewer rows at once, so that memory follows from the weights and not from what `model.toml` promises.
 pub(super) const MAX_NUMBERS: usize = 8 << 20;
@@ -208,8 +205,10 @@ impl Network {
     /// Rows of a window whose gates stay in the cache.
     fn cached_rows(&self) -> usize {
         let widest = self.layers.iter().map(Layer::width).max().unwrap_or(0).max(1);
+        // Each sweep reads all weights.
+        let fewest = self.layers.iter().map(Layer::rows_together).max().unwrap_or(1);
         let numbers = if self.layers.iter().all(Layer::is_joint) { CACHED_IF_JOINT } else { CACHED_NUMBERS };
-        (numbers / widest).max(MIN_ROWS).min(self.most_rows())
+        (numbers / widest).max(fewest).min(self.most_rows())
     }
 
     /// Runs all steps of all lanes. What a lane gets is bit for bit the same whatever the other lanes are and however

@@ -9,9 +9,6 @@ use super::kernel::{self, Start};
 use super::matrix::{Matrix, Precision};
 use super::{Cell, LayerSpec, Nonlinearity};
 
-/// Streams that take a step together: their gates stay in the second-level cache from the product to the activation.
-const ROWS: usize = 64;
-
 /// Weights of a layer up to which its products with x and h are made together, in f32. Larger ones come from the third-level
 /// cache or from memory, and two matrices at a time are slower then (3 layers of 512 lost 1 to 5 %). In bf16 and int8 nothing is
 /// gained: rows are rounded before, and sums become f32 behind each product anyway.
@@ -163,6 +160,11 @@ impl Layer {
         }
     }
 
+    /// Streams that take a step together: one sweep over the weights of h, from the product to the activation.
+    pub fn rows_together(&self) -> usize {
+        self.w_hh.rows_of_a_sweep()
+    }
+
     /// Numbers that the gates of a step are.
     pub fn width(&self) -> usize {
         self.spec.cell.gates() * self.spec.hidden
@@ -205,17 +207,18 @@ impl Layer {
             trace.c.clear();
         }
         let (cell, hidden, width) = (self.spec.cell, self.spec.hidden, self.width());
+        let together = self.rows_together();
         y.clear();
         y.reserve(sizes.iter().sum::<usize>() * hidden);
-        if x.is_some() && scratch.gates.len() < ROWS * width {
-            scratch.gates.resize(ROWS * width, 0.0);
+        if x.is_some() && scratch.gates.len() < together * width {
+            scratch.gates.resize(together * width, 0.0);
         }
         let mut gates = &mut scratch.gates[..];
         for &m in sizes {
             let h = &mut h[..m * hidden];
             let c = if cell.has_c() { &mut c[..m * hidden] } else { &mut [] };
-            for first in (0..m).step_by(ROWS) {
-                let rows = ROWS.min(m - first);
+            for first in (0..m).step_by(together) {
+                let rows = together.min(m - first);
                 let at = first * hidden..(first + rows) * hidden;
                 let (h, c) = (&mut h[at.clone()], c.get_mut(at).unwrap_or_default());
                 match &mut x {
@@ -253,7 +256,7 @@ impl Layer {
             Cell::LstmPeephole => (kernels.peephole_rows)(hidden, &self.peephole, gates, c, h),
             Cell::GruSimplified => (kernels.simplified_rows)(hidden, gates, h),
             Cell::Gru => {
-                hn.resize(ROWS * hidden, 0.0);
+                hn.resize(self.rows_together() * hidden, 0.0);
                 let hn = &mut hn[..rows * hidden];
                 self.w_hn.product(Start::Row(&self.bias_hn), rows, h, hn, hidden);
                 (kernels.gru_step)(hidden, gates, hn, h);

@@ -53,6 +53,14 @@ impl Matrix {
         }
     }
 
+    /// See [`kernel::rows_of_a_sweep`].
+    pub fn rows_of_a_sweep(&self) -> usize {
+        kernel::rows_of_a_sweep(match &self.0 {
+            Numbers::F32(packed) => packed.bytes(),
+            Numbers::Narrow(narrow) => narrow.bytes(),
+        })
+    }
+
     /// `c[m, n] = start + a[m, k] · self`; rows of A follow one another, row `i` of C starts at `c[i * ldc]`. What comes of a
     /// row does not depend on the others.
     pub fn product(&self, start: Start<'_>, m: usize, a: &[f32], c: &mut [f32], ldc: usize) {

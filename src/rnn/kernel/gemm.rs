@@ -1,6 +1,6 @@
 //! The product in f32.
 
-use super::tiling::{Start, over_tiles};
+use super::tiling::{Start, over_tiles, rows_of_a_sweep};
 use super::{Kernels, Packed, Real, Terms};
 
 /// Panics unless `a`, `b` and `c` hold what [`gemm`] will touch.
@@ -53,7 +53,8 @@ pub fn gemm_sum<const N: usize>(
         assert_eq!(b.columns(), n, "gemm: the sums are of different widths");
         check_gemm(m, a, stride, b, c, ldc);
     }
-    over_tiles::<true>(m, n, start, c, ldc, |at| {
+    let bytes = factors.iter().map(|factors| factors.b.bytes()).sum();
+    over_tiles::<true>(m, n, start, c, ldc, rows_of_a_sweep(bytes), |at| {
         let terms = factors.map(|Factors { a, stride, b }| {
             let (k, panel) = (b.rows(), b.panel(at.panel).as_ptr());
             let row = if k == 0 { a } else { &a[at.row * stride.0..] };

@@ -69,7 +69,7 @@ mod x86_narrow;
 
 pub use gemm::{Factors, check_gemm, gemm, gemm_sum};
 pub use packed::Packed;
-pub use tiling::Start;
+pub use tiling::{Start, rows_of_a_sweep};
 
 use super::real::Real;
 use std::sync::OnceLock;

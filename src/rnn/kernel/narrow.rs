@@ -11,7 +11,7 @@
 //!   the same bits.
 
 use super::PANEL;
-use super::tiling::{Start, over_tiles};
+use super::tiling::{Start, over_tiles, rows_of_a_sweep};
 use serde::{Deserialize, Serialize};
 use std::sync::OnceLock;
 
@@ -268,6 +268,11 @@ impl Narrow {
         self.precision
     }
 
+    /// Bytes of its numbers.
+    pub fn bytes(&self) -> usize {
+        self.words.len() * size_of::<Line>()
+    }
+
     pub fn rows(&self) -> usize {
         self.k
     }
@@ -305,7 +310,7 @@ pub fn product(
         return;
     }
     let (words, row_scales) = (scratch.words[done * groups..].as_ptr(), scratch.scales[done..].as_ptr());
-    over_tiles::<false>(m - done, b.n, start, &mut c[done * ldc..], ldc, |at| {
+    over_tiles::<false>(m - done, b.n, start, &mut c[done * ldc..], ldc, rows_of_a_sweep(b.bytes()), |at| {
         let tile = at.tile.map_or(kernels.wide, |tile| kernels.tiles[tile]);
         let column = at.panel * PANEL;
         let rows = row_scales.wrapping_add(at.row);

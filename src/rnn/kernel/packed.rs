@@ -63,6 +63,11 @@ impl<T: Real> Packed<T> {
         self.n
     }
 
+    /// Bytes of its numbers.
+    pub fn bytes(&self) -> usize {
+        self.k * self.n * size_of::<T>()
+    }
+
     /// The panel that holds columns `p * PANEL ..`, `[k, PANEL]`.
     pub(super) fn panel(&self, p: usize) -> &[T] {
         let len = self.k * PANEL;

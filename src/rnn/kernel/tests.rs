@@ -229,3 +229,19 @@ fn zeros_and_the_largest_numbers_survive_int8() {
         }
     }
 }
+
+/// A matrix beyond the second-level cache is swept with more rows at a time.
+#[test]
+fn larger_sweeps_give_the_same_bits() {
+    let (m, k, n) = (150, 270, 1000);
+    let (a, b) = (numbers(1, m * k), numbers(2, k * n));
+    let packed = Packed::new(&b, (n, 1), k, n);
+    assert!(rows_of_a_sweep(packed.bytes()) > rows_of_a_sweep(1 << 20));
+    let mut want = vec![0.5; m * n];
+    portable::gemm(m, &a, (k, 1), &packed, &mut want, n);
+    for kernels in available() {
+        let mut got = vec![0.5; m * n];
+        gemm(kernels, m, &a, (k, 1), &packed, &mut got, n);
+        assert!(got.iter().zip(&want).all(|(x, y)| x.to_bits() == y.to_bits()), "{}", kernels.name);
+    }
+}

@@ -11,8 +11,14 @@ pub const TILE_ROWS: [usize; 4] = [8, 4, 2, 1];
 /// Columns of a half panel: a matrix may end in one (the few classes of a tagger's head).
 pub const HALF: usize = PANEL / 2;
 
-/// Rows handled per sweep over the panels, so that they stay in the second-level cache.
-const ROW_BLOCK: usize = 64;
+/// Bytes of a matrix that the second-level cache holds.
+const CACHED_BYTES: usize = 1 << 20;
+
+/// Rows that share one sweep over the panels of a matrix of so many bytes: few, so that they stay in the second-level cache, but
+/// twice as many where the panels come from beyond it.
+pub fn rows_of_a_sweep(bytes: usize) -> usize {
+    if bytes > CACHED_BYTES { 128 } else { 64 }
+}
 
 /// What a product is added to.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +46,7 @@ pub struct Place {
 }
 
 /// Calls `work` for the tiles that `c` `[m, n]` is made of. A tile may read a whole panel's columns at `from`, and write them
-/// at `c`, in each of its rows; with `HALVES` those that are `half` only a half panel's.
+/// at `c`, in each of its rows; with `HALVES` those that are `half` only a half panel's. `sweep`: [`rows_of_a_sweep`].
 #[inline(always)]
 pub fn over_tiles<const HALVES: bool>(
     m: usize,
@@ -48,6 +54,7 @@ pub fn over_tiles<const HALVES: bool>(
     start: Start<'_>,
     c: &mut [f32],
     ldc: usize,
+    sweep: usize,
     mut work: impl FnMut(Place),
 ) {
     if let Start::Row(row) = start {
@@ -58,8 +65,8 @@ pub fn over_tiles<const HALVES: bool>(
     }
     assert!(n <= ldc && c.len() >= (m - 1) * ldc + n, "C is too small");
     let (panels, whole_panels) = (n.div_ceil(PANEL), n / PANEL);
-    for first in (0..m).step_by(ROW_BLOCK) {
-        let end = m.min(first + ROW_BLOCK);
+    for first in (0..m).step_by(sweep) {
+        let end = m.min(first + sweep);
         let mut panel = 0;
         while panel < panels {
             let wide = end - first == 1 && panel + WIDE <= whole_panels;
