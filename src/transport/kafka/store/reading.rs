@@ -154,6 +154,8 @@ impl Store {
             let session = session.filter(|session| self.models().maker(session) == Maker::Other)?;
             Session::fingerprint(session).ok()
         };
+        // Nobody opens the file anew meanwhile, who would wait for what is locked here.
+        let _filing = self.filing();
         let unwritten = self.unwritten();
         for layer in unwritten.layers() {
             for (key, value) in layer.range(partition, Bound::Unbounded) {
