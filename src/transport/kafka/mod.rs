@@ -156,6 +156,12 @@ impl Shared {
         *self.connected.write().unwrap_or_else(PoisonError::into_inner) = connected.map(Arc::new);
     }
 
+    /// The local copy cannot be `done` ("saved", "written"): told until it has been saved again.
+    fn copy_fails(&self, done: &str, error: &redb::Error) {
+        self.events.checkpoint_not_saved(error);
+        self.health.trouble("checkpoint", format!("the local copy of the states cannot be {done}: {error}"));
+    }
+
     fn new_producer(&self, layout: &Layout) -> Result<Producer, TransportError> {
         let id = self.transactional_id.as_deref();
         Producer::new(&self.config, layout, self.voice.clone(), self.shutdown.clone(), id)

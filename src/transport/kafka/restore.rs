@@ -181,11 +181,7 @@ impl Thread {
         self.saved = Instant::now();
         match self.shared.store.save() {
             Ok(()) => self.shared.health.fine("checkpoint"),
-            Err(error) => {
-                self.shared.events.checkpoint_not_saved(&error);
-                let detail = format!("the local copy of the states cannot be saved: {error}");
-                self.shared.health.trouble("checkpoint", detail);
-            }
+            Err(error) => self.shared.copy_fails("saved", &error),
         }
     }
 

@@ -90,14 +90,11 @@ impl KafkaSink {
         self.producer = Some(producer);
         result?;
         // Only now: a state in the store is taken as proof that its labels are published.
-        let stored = shared.store.store(&changes, &written, self.shared.transactional_id.is_some());
-        if let Err(error) = stored {
+        if let Err(error) = shared.store.store(&changes, &written, shared.transactional_id.is_some()) {
             // It is committed all the same, so it is no commit's trouble: perhaps none follows that could tell of its end. What
             // counts is what the changelog and the group say; saving the copy tells whether that works again.
             partitions.iter().for_each(|partition| shared.store.leave(*partition));
-            shared.events.checkpoint_not_saved(&error);
-            let detail = format!("the local copy of the states cannot be written: {error}");
-            shared.health.trouble("checkpoint", detail);
+            shared.copy_fails("written", &error);
             return Err(TransportError::Reassigned(partitions.iter().copied().collect()));
         }
         shared.events.expired("streams", forgotten.len() as u64);
