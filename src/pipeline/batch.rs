@@ -43,6 +43,10 @@ impl Read {
         }
         Read { positions, timestamps_ms: records.iter().map(|record| record.timestamp_ms).collect(), assignment }
     }
+
+    pub fn records(&self) -> usize {
+        self.timestamps_ms.len()
+    }
 }
 
 impl Batch {

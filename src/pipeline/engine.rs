@@ -13,17 +13,22 @@ use crate::inbox::Inbox;
 use crate::model::Model;
 use crate::state::{States, StreamId};
 use crate::transport::{DeadLetter, OutputRecord, RawRecord, StateChange, TransportError};
+use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 /// A batch, computed. The states that it has changed are collected once they are needed: [`Engine::collect`].
+#[derive(Default)]
 pub struct Computed {
     pub outputs: Vec<OutputRecord>,
     pub letters: Vec<DeadLetter>,
     pub tallies: Vec<Tally>,
 }
+
+/// So many are under way at most: one computed, and one that waits so that no shard need wait for another, or for the source.
+const BATCHES: usize = 2;
 
 pub struct Engine {
     shards: Vec<SyncSender<Work>>,
@@ -31,7 +36,18 @@ pub struct Engine {
     threads: Vec<JoinHandle<()>>,
     /// What each shard has in memory, as it last said.
     holds: Vec<Holds>,
+    /// What the shards have in hand, oldest first.
+    begun: VecDeque<Begun>,
     events: Events,
+}
+
+/// A batch that shards compute.
+struct Begun {
+    epoch: u64,
+    /// So many shards have not answered.
+    asked: usize,
+    computed: Computed,
+    error: Option<TransportError>,
 }
 
 /// What the engine is made of.
@@ -63,35 +79,36 @@ impl Engine {
             precision: parts.state.precision,
         };
         let decoder = Decoder { max_record_bytes: parts.input.max_record_bytes.len(), pointer };
-        let (reply_to, replies) = sync_channel(count);
+        let (reply_to, replies) = sync_channel(BATCHES * count);
         let replies = Inbox::new(replies);
         let (mut shards, mut threads) = (Vec::new(), Vec::new());
         for index in 0..count {
             let (taggers, events) = (taggers.clone(), parts.events.clone());
             let (max_streams, max_bytes) = (parts.state.max_resident, parts.state.memory.len());
-            let (states, decoder, runtime) = (parts.states.clone(), decoder.clone(), parts.runtime.clone());
-            let (sender, work) = sync_channel(1);
+            let (states, decoder) = (parts.states.clone(), decoder.clone());
+            let (sender, work) = sync_channel(BATCHES);
             let reply_to = reply_to.clone();
             let run = move || {
                 let labeller = Labeller::new(&taggers, decoder, replays, events.clone());
                 let residents = Residents::new(max_streams.div_ceil(count), max_bytes / count);
-                Shard { index, taggers, labeller, residents, states, runtime, events }
-                    .run(&Inbox::new(work), &reply_to);
+                Shard { index, taggers, labeller, residents, states, events }.run(&Inbox::new(work), &reply_to);
             };
             threads.push(std::thread::Builder::new().name(format!("engine-{index}")).spawn(run)?);
             shards.push(sender);
         }
-        Ok(Engine { shards, replies, threads, holds: vec![Holds::default(); count], events: parts.events.clone() })
+        let (holds, begun) = (vec![Holds::default(); count], VecDeque::new());
+        Ok(Engine { shards, replies, threads, holds, begun, events: parts.events.clone() })
     }
 
-    /// Labels `records` and ends the streams of `idle` where their last record came before the given time.
-    pub fn compute(
+    /// Has `records` labelled, and the streams of `idle` ended where their last record came before the given time; `now_ms`
+    /// is written down as the streams' last activity. Returns at once. `committed` is the last batch that is committed.
+    pub fn begin(
         &mut self,
-        epoch: u64,
-        committed: u64,
+        [epoch, committed]: [u64; 2],
+        now_ms: u64,
         records: Vec<RawRecord>,
         idle: Vec<(StreamId, u64)>,
-    ) -> Result<Computed, TransportError> {
+    ) -> Result<(), TransportError> {
         let mut letters = Vec::new();
         let mut shares: Vec<Vec<(StreamId, Job)>> = self.shards.iter().map(|_| Vec::new()).collect();
         for record in records {
@@ -103,27 +120,25 @@ impl Engine {
         for (stream, before_ms) in idle {
             shares[shard_of(&stream, self.shards.len())].push((stream, Job::EndIdle { before_ms }));
         }
-        let mut asked = 0;
+        let computed = Computed { outputs: Vec::new(), letters, tallies: Vec::new() };
+        let mut begun = Begun { epoch, asked: 0, computed, error: None };
         for (shard, jobs) in self.shards.iter().zip(shares).filter(|(_, jobs)| !jobs.is_empty()) {
-            shard.send(Work::Batch { epoch, committed, jobs }).map_err(|_| gone())?;
-            asked += 1;
+            shard.send(Work::Batch { epoch, committed, now_ms, jobs }).map_err(|_| gone())?;
+            begun.asked += 1;
         }
-        let mut computed = Computed { outputs: Vec::new(), letters, tallies: Vec::new() };
-        let mut error = None;
-        for _ in 0..asked {
-            let Reply { shard, answer: Answer::Labelled { outcome, holds } } = self.reply()? else {
-                return Err(gone());
-            };
-            self.holds[shard] = holds;
-            match *outcome {
-                Ok(Outcome { outputs, letters, tally }) => {
-                    computed.outputs.extend(outputs);
-                    computed.letters.extend(letters);
-                    computed.tallies.push(tally);
-                }
-                Err(cause) => error = Some(TransportError::Transient(cause.to_string())),
-            }
+        self.begun.push_back(begun);
+        Ok(())
+    }
+
+    /// What the first of the batches that were begun leads to, once it is computed; the next one goes on meanwhile.
+    ///
+    /// # Errors
+    /// If a state could not be read; nothing of the batches begun after it may count either.
+    pub fn finish(&mut self) -> Result<Computed, TransportError> {
+        while self.begun.front().is_some_and(|first| first.asked > 0) {
+            self.hear()?;
         }
+        let Some(Begun { mut computed, error, .. }) = self.begun.pop_front() else { return Ok(Computed::default()) };
         let (streams, bytes) = self.holds.iter().fold((0, 0), |sum, one| (sum.0 + one.streams, sum.1 + one.bytes));
         self.events.residents(streams, bytes);
         // In the order in which the records came, whatever shard was first.
@@ -138,7 +153,35 @@ impl Engine {
         }
     }
 
-    /// The states that all batches since the last call have changed, in the order of their streams.
+    /// Waits for what was begun; nothing of it counts.
+    pub fn abandon(&mut self) -> Result<(), TransportError> {
+        while self.begun.iter().any(|begun| begun.asked > 0) {
+            self.hear()?;
+        }
+        self.begun.drain(..).for_each(|begun| begun.computed.discard());
+        Ok(())
+    }
+
+    /// Waits for one shard's share of a batch.
+    fn hear(&mut self) -> Result<(), TransportError> {
+        let Reply { shard, answer: Answer::Labelled { epoch, outcome, holds } } = self.reply()? else {
+            return Err(gone());
+        };
+        self.holds[shard] = holds;
+        let Some(begun) = self.begun.iter_mut().find(|begun| begun.epoch == epoch) else { return Err(gone()) };
+        begun.asked -= 1;
+        match *outcome {
+            Ok(Outcome { outputs, letters, tally }) => {
+                begun.computed.outputs.extend(outputs);
+                begun.computed.letters.extend(letters);
+                begun.computed.tallies.push(tally);
+            }
+            Err(cause) => begun.error = Some(TransportError::Transient(cause.to_string())),
+        }
+        Ok(())
+    }
+
+    /// The states that all batches since the last call have changed, in the order of their streams. None may be under way.
     pub fn collect(&mut self) -> Result<Vec<StateChange>, TransportError> {
         for shard in &self.shards {
             shard.send(Work::Collect).map_err(|_| gone())?;

@@ -6,6 +6,7 @@
 //! yet: when a commit fails, everything computed is dropped, the sessions are read back and the source goes back to what
 //! was committed. Nothing here knows which transport it runs on, nor ([`runtime`]) what time it is.
 
+mod ahead;
 mod backlog;
 mod batch;
 mod decode;
@@ -28,10 +29,12 @@ use crate::events::Events;
 use crate::health::Health;
 use crate::shutdown::Shutdown;
 use crate::state::{States, StreamId};
-use crate::transport::{PollLimits, Polled, RawRecord, Source, Transport, TransportError};
+use crate::transport::{PollLimits, Polled, Source, Transport, TransportError};
+use ahead::Ahead;
 use backlog::Backlog;
 use batch::Read;
 use engine::Engine;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -61,11 +64,21 @@ pub struct Pipeline {
     epoch: u64,
     committed: u64,
     backlog: Backlog,
+    ahead: Ahead,
+    /// What the engine has in hand, oldest first: more than one batch only for a moment.
+    begun: VecDeque<Begun>,
     /// Computed, and not handed to the committer yet: `pipeline.commit_interval` is not over.
     open: Option<Batch>,
     retry: Duration,
     sweep: Sweep,
     end_streams_at_end: bool,
+}
+
+/// A batch that is being computed.
+struct Begun {
+    epoch: u64,
+    read: Read,
+    since: Instant,
 }
 
 /// Looking for streams to end by `state.stream_ttl`, a page at a time.
@@ -99,6 +112,8 @@ impl Pipeline {
             epoch: 1,
             committed: 0,
             backlog: Backlog::default(),
+            ahead: Ahead::default(),
+            begun: VecDeque::new(),
             open: None,
             retry: FIRST_RETRY,
             sweep,
@@ -125,43 +140,57 @@ impl Pipeline {
         match self.submit().and_then(|()| self.settle()) {
             // What is not committed is still in the source, for the next run.
             Err(error) if !error.is_fatal() => {
-                self.open.take().into_iter().for_each(Batch::discard);
                 self.events.aborted(&error, Duration::ZERO);
-                Ok(())
+                self.discard()
             }
             result => result,
         }
     }
 
-    /// Polls and computes one batch, and hands what is due to the committer. False: the source has ended.
+    /// Polls one batch, has it computed, and hands what is due to the committer. As long as polls come back full, the next
+    /// batch is polled while one is computed. False: the source has ended.
     fn turn(&mut self) -> Result<bool, TransportError> {
         self.note_settled(Duration::ZERO)?;
         // What is due goes on growing while the transaction before it is under way, as long as there are records.
-        let wait = if self.backlog.lasts(self.runtime.now()) { CATCH_UP_WAIT } else { POLL_WAIT };
+        let busy = !self.begun.is_empty();
+        let wait = match (busy || !self.ahead.is_empty(), self.backlog.lasts(self.runtime.now())) {
+            (true, _) => Duration::ZERO,
+            (false, true) => CATCH_UP_WAIT,
+            (false, false) => POLL_WAIT,
+        };
         let limits = self.limits(wait.min(self.until_due()));
-        let records = match self.source.poll(&limits)? {
-            Polled::Records(records) => records,
-            // What waits to be committed may have records of theirs.
-            Polled::Lost(partitions) if self.open.is_some() => return Err(TransportError::Reassigned(partitions)),
+        match self.source.poll(&self.ahead.left(&limits))? {
+            Polled::Records(records) => self.ahead.add(records, self.source.assignment()),
+            // What was polled before, or waits to be committed, may have records of theirs.
+            Polled::Lost(partitions) if busy || !self.ahead.is_empty() || self.open.is_some() => {
+                return Err(TransportError::Reassigned(partitions));
+            }
             Polled::Lost(partitions) => {
                 self.engine.forget(Some(partitions))?;
                 return Ok(true);
             }
             // Only the end if what was read last is committed; after a failure it is read again.
             Polled::End => {
+                self.begin(Vec::new())?;
                 self.submit()?;
                 return self.settle().map(|()| false);
             }
-        };
-        // Only when nothing waits any more: a stream whose records are still in the source is not idle.
-        let bytes: usize = records.iter().map(|record| record.value.len()).sum();
-        let all_read = !limits.reached(records.len(), bytes);
-        self.backlog.note(records.len(), bytes, &limits, self.runtime.now());
-        let idle = if all_read { self.idle_streams()? } else { Vec::new() };
-        let more = !records.is_empty();
-        self.batch(records, idle)?;
+        }
+        let (records, bytes) = self.ahead.size();
+        let is_full = limits.reached(records, bytes);
+        // What comes until the batch before is computed is added to less than a batch.
+        let grows = busy && !is_full;
+        if !grows {
+            self.backlog.note(records, bytes, &limits, self.runtime.now());
+            // Only when nothing waits any more: a stream whose records are still in the source is not idle.
+            let idle = if is_full { Vec::new() } else { self.idle_streams()? };
+            self.begin(idle)?;
+        }
+        while self.begun.len() > usize::from(is_full) {
+            self.gather()?;
+        }
         self.note_settled(Duration::ZERO)?;
-        if self.until_due().is_zero() && (!self.in_flight || !more || self.is_full()) {
+        if self.until_due().is_zero() && (!self.in_flight || records == 0 && !grows || self.is_full()) {
             self.submit()?;
         }
         Ok(true)
@@ -171,21 +200,27 @@ impl Pipeline {
         PollLimits { records: self.config.batch_records, bytes: self.config.batch_bytes.len(), wait }
     }
 
-    /// Computes a batch and adds it to what is to be committed.
-    fn batch(&mut self, records: Vec<RawRecord>, idle: Vec<(StreamId, u64)>) -> Result<(), TransportError> {
-        if records.is_empty() && idle.is_empty() {
+    /// Has the engine compute what was polled, and end idle streams.
+    fn begin(&mut self, idle: Vec<(StreamId, u64)>) -> Result<(), TransportError> {
+        if self.ahead.is_empty() && idle.is_empty() {
             return Ok(());
         }
         // The commit before may have ended while the poll waited; what it wrote may now leave memory.
         self.note_settled(Duration::ZERO)?;
-        let read = Read::of(&records, self.source.assignment());
-        let computed = self.engine.compute(self.epoch, self.committed, records, idle)?;
-        let batch = Batch::new(self.epoch, read, computed, self.runtime.now());
-        if batch.is_empty() {
-            return Ok(());
-        }
+        let (records, assignment) = self.ahead.take();
+        let read = Read::of(&records, assignment);
+        self.begun.push_back(Begun { epoch: self.epoch, read, since: self.runtime.now() });
+        self.engine.begin([self.epoch, self.committed], self.runtime.unix_ms(), records, idle)?;
         self.epoch += 1;
+        Ok(())
+    }
+
+    /// Waits for the first batch that the engine has in hand, and adds it to what is to be committed.
+    fn gather(&mut self) -> Result<(), TransportError> {
+        let Some(Begun { epoch, read, .. }) = self.begun.pop_front() else { return Ok(()) };
+        let batch = Batch::new(epoch, read, self.engine.finish()?, self.runtime.now());
         match &mut self.open {
+            _ if batch.is_empty() => {}
             Some(open) => open.append(batch),
             None => self.open = Some(batch),
         }
@@ -194,33 +229,37 @@ impl Pipeline {
 
     /// Whether what is computed must not grow any more.
     fn is_full(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| {
-            open.records() >= self.config.commit_records
-                || open.bytes() + self.engine.fresh_bytes() >= self.config.commit_bytes.len()
-        })
+        let (records, bytes) = self.open.as_ref().map_or((0, 0), |open| (open.records(), open.bytes()));
+        let begun: usize = self.begun.iter().map(|begun| begun.read.records()).sum();
+        records + begun >= self.config.commit_records
+            || bytes + self.engine.fresh_bytes() >= self.config.commit_bytes.len()
     }
 
     /// How long what is computed may still wait for more to be committed with it; a long time if there is nothing.
     fn until_due(&self) -> Duration {
-        match &self.open {
+        let since = self.open.as_ref().map(Batch::since).or(self.begun.front().map(|begun| begun.since));
+        match since {
             None => Duration::MAX,
             Some(_) if self.is_full() => Duration::ZERO,
-            Some(open) => {
+            Some(since) => {
                 let now = self.runtime.now();
                 let PipelineConfig { commit_interval, catch_up_interval, .. } = &self.config;
                 let interval =
                     if self.backlog.lasts(now) { commit_interval.max(catch_up_interval) } else { commit_interval };
-                interval.0.saturating_sub(now.saturating_duration_since(open.since()))
+                interval.0.saturating_sub(now.saturating_duration_since(since))
             }
         }
     }
 
-    /// Hands what is computed to the committer, once the transaction before it is over.
+    /// Hands what is computed, or begun, to the committer, once the transaction before it is over.
     fn submit(&mut self) -> Result<(), TransportError> {
-        if self.open.is_none() {
+        if self.open.is_none() && self.begun.is_empty() {
             return Ok(());
         }
         self.settle()?;
+        while !self.begun.is_empty() {
+            self.gather()?;
+        }
         let states = self.engine.collect()?;
         if let Some(batch) = self.open.take() {
             self.committer.begin(batch.complete(states))?;
@@ -271,9 +310,7 @@ impl Pipeline {
     fn recover(&mut self, error: TransportError) -> Result<(), TransportError> {
         let mut error = error;
         loop {
-            if let Some(open) = self.open.take() {
-                open.discard();
-            }
+            self.discard()?;
             if error.is_fatal() {
                 return Err(error);
             }
@@ -292,6 +329,14 @@ impl Pipeline {
                 Err(error) => error,
             };
         }
+    }
+
+    /// Nothing that was polled or computed, and is not under way to be committed, counts.
+    fn discard(&mut self) -> Result<(), TransportError> {
+        self.ahead.take();
+        self.begun.clear();
+        self.open.take().into_iter().for_each(Batch::discard);
+        self.engine.abandon()
     }
 
     /// Waits before the next try, longer each time. False: shutdown was requested meanwhile.
@@ -331,7 +376,7 @@ impl Pipeline {
                 .states
                 .idle(u64::MAX, after.as_ref(), self.config.batch_records)
                 .map_err(|e| TransportError::Transient(e.to_string()))?;
-            self.batch(Vec::new(), page.streams.into_iter().map(|stream| (stream, u64::MAX)).collect())?;
+            self.begin(page.streams.into_iter().map(|stream| (stream, u64::MAX)).collect())?;
             self.submit()?;
             self.settle()?;
             after = page.next;

@@ -2,7 +2,6 @@
 
 use super::labelling::{Active, Job, Labeller, Outcome};
 use super::residents::{Held, Residents, Slot};
-use super::runtime::Runtime;
 use super::tagger::Taggers;
 use crate::events::{Events, Stage};
 use crate::inbox::Inbox;
@@ -14,8 +13,8 @@ use std::time::Instant;
 
 /// What the coordinator asks of a shard.
 pub enum Work {
-    /// Label these jobs. `committed` is the last batch that is committed.
-    Batch { epoch: u64, committed: u64, jobs: Vec<(StreamId, Job)> },
+    /// Label these jobs. `committed` is the last batch that is committed; `now_ms` is the time (Unix milliseconds).
+    Batch { epoch: u64, committed: u64, now_ms: u64, jobs: Vec<(StreamId, Job)> },
     /// Give the states that have changed since this was last asked.
     Collect,
     /// What was computed is not committed, or these partitions went to others: drop the sessions.
@@ -29,7 +28,7 @@ pub struct Reply {
 }
 
 pub enum Answer {
-    Labelled { outcome: Box<Result<Outcome, StateReadError>>, holds: Holds },
+    Labelled { epoch: u64, outcome: Box<Result<Outcome, StateReadError>>, holds: Holds },
     Collected(Vec<StateChange>),
 }
 
@@ -48,7 +47,6 @@ pub struct Shard {
     pub labeller: Labeller,
     pub residents: Residents,
     pub states: Arc<dyn States>,
-    pub runtime: Arc<dyn Runtime>,
     pub events: Events,
 }
 
@@ -64,15 +62,15 @@ impl Shard {
                     }
                     continue;
                 }
-                Work::Batch { epoch, committed, jobs } => {
-                    let outcome = Box::new(self.batch(epoch, committed, jobs));
+                Work::Batch { epoch, committed, now_ms, jobs } => {
+                    let outcome = Box::new(self.batch([epoch, committed], now_ms, jobs));
                     let residents = &self.residents;
                     let holds = Holds {
                         streams: residents.len() as u64,
                         bytes: residents.bytes() as u64,
                         fresh_bytes: residents.fresh_bytes(),
                     };
-                    Answer::Labelled { outcome, holds }
+                    Answer::Labelled { epoch, outcome, holds }
                 }
                 Work::Collect => {
                     let collecting = Instant::now();
@@ -87,12 +85,17 @@ impl Shard {
         }
     }
 
-    fn batch(&mut self, epoch: u64, committed: u64, jobs: Vec<(StreamId, Job)>) -> Result<Outcome, StateReadError> {
+    fn batch(
+        &mut self,
+        [epoch, committed]: [u64; 2],
+        now_ms: u64,
+        jobs: Vec<(StreamId, Job)>,
+    ) -> Result<Outcome, StateReadError> {
         let gathering = Instant::now();
         let evicted = self.residents.evict(committed);
         let mut actives = self.gather(jobs)?;
         let gathering = gathering.elapsed();
-        let outcome = self.labeller.label(&mut actives, self.runtime.unix_ms());
+        let outcome = self.labeller.label(&mut actives, now_ms);
         let putting = Instant::now();
         for active in actives {
             self.residents.put(active.stream, active.slot, active.changed.then_some(epoch));
