@@ -146,11 +146,14 @@ def engine(args, raw):
     for (model, work, threads), by_peer in speeds.items():
         one = speeds.get((model, work, '1'))
         if threads == '2' and one:
-            ratios = [by_peer['strand'][k] / one['strand'][k] for k in by_peer['strand'] if k in one['strand']]
-            pairs.append([model, work, ratio(ratios)])
+            both = [one['strand'], by_peer['strand']]
+            ratios = [both[1][k] / both[0][k] for k in both[1] if k in both[0]]
+            pairs.append([model, work] + [count(statistics.median(of.values())) for of in both] + [ratio(ratios)])
     if pairs:
-        tables.append('Two threads over one, f32:\n\n' + table(['model', 'workload', 'ratio'], pairs))
-    return '\n\n'.join(tables)
+        head = ['model', 'workload', 'one thread', 'two', 'ratio']
+        tables.append('Two threads over one, f32 (B1T1024: one stream, its layers as a wavefront):\n\n' + table(head, pairs))
+    quick = ', measurements of 0.3 s (`--quick`)' if args.quick else ''
+    return f'Medians of {args.rounds} rounds by turns{quick}.\n\n' + '\n\n'.join(tables)
 
 
 def train(args, raw):

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::{InputConfig, PipelineConfig, StateConfig};
 use crate::encode::InputFormat;
 use crate::model::Model;
-use crate::state::MemoryStates;
+use crate::state::{IdlePage, MemoryStates, StateReadError, StreamState};
 use crate::transport::{DeadLetter, Event, Origin, OutputRecord, RawRecord, Sink, Transaction};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -22,6 +22,9 @@ struct Shared {
     attempts: AtomicUsize,
     rewinds: AtomicUsize,
     pauses: AtomicUsize,
+    polls: AtomicUsize,
+    /// States are read only after so many polls.
+    load_after: usize,
     /// Commits that fail, by their number from 1.
     failing: BTreeSet<usize>,
     commit_takes: Duration,
@@ -40,6 +43,7 @@ impl Source for TestSource {
             return Ok(Polled::Records(Vec::new()));
         }
         std::thread::sleep(self.shared.poll_takes);
+        self.shared.polls.fetch_add(1, Ordering::SeqCst);
         let rest = &self.shared.records[self.next..];
         let records = rest[..rest.len().min(limits.records)].to_vec();
         self.next += records.len();
@@ -59,6 +63,24 @@ impl Source for TestSource {
 
     fn resume(&mut self) {
         self.paused = false;
+    }
+}
+
+/// The committed states, as engine threads read them.
+struct TestStates(Arc<Shared>);
+
+impl States for TestStates {
+    fn load(&self, keys: &[StreamId]) -> Result<Vec<Option<StreamState>>, StateReadError> {
+        let patience = Instant::now() + Duration::from_secs(30);
+        while self.0.polls.load(Ordering::SeqCst) < self.0.load_after {
+            assert!(Instant::now() < patience, "nobody polls");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.0.states.load(keys)
+    }
+
+    fn idle(&self, before_ms: u64, after: Option<&StreamId>, limit: usize) -> Result<IdlePage, StateReadError> {
+        self.0.states.idle(before_ms, after, limit)
     }
 }
 
@@ -170,7 +192,7 @@ fn run_on(
     let parts = Parts {
         model,
         previous: None,
-        states: shared.states.clone(),
+        states: Arc::new(TestStates(shared.clone())),
         events: events.clone(),
         input: &InputConfig::default(),
         format: (InputFormat::Text, None),
@@ -239,6 +261,20 @@ fn batches_are_committed_together_for_an_interval_and_up_to_a_size() {
     // How many bytes a batch leads to is known once it is computed, when the next one has begun.
     let commits = shared.attempts.load(Ordering::SeqCst);
     assert_eq!(commits, undisturbed.attempts.load(Ordering::SeqCst).div_ceil(2));
+}
+
+#[test]
+fn while_one_batch_is_computed_the_next_is_polled() {
+    let (undisturbed, _) = run(&[], Duration::ZERO, false);
+    let commit_interval = crate::config::Period::seconds(600);
+    for failing in [&[][..], &[1]] {
+        // No state of the first batch is read before the second is polled.
+        let shared = Shared { load_after: 2, failing: failing.iter().copied().collect(), ..Shared::default() };
+        let config = PipelineConfig { commit_interval: commit_interval.clone(), ..PipelineConfig::default() };
+        let (shared, _) = run_on(Arc::new(System), config, shared, false);
+        assert_eq!(outputs(&shared), outputs(&undisturbed));
+        assert_eq!(shared.committed.load(Ordering::SeqCst), shared.records.len());
+    }
 }
 
 #[test]
