@@ -270,7 +270,7 @@ fn while_one_batch_is_computed_the_next_is_polled() {
     for failing in [&[][..], &[1]] {
         // No state of the first batch is read before the second is polled.
         let shared = Shared { load_after: 2, failing: failing.iter().copied().collect(), ..Shared::default() };
-        let config = PipelineConfig { commit_interval: commit_interval.clone(), ..PipelineConfig::default() };
+        let config = PipelineConfig { commit_interval, ..PipelineConfig::default() };
         let (shared, _) = run_on(Arc::new(System), config, shared, false);
         assert_eq!(outputs(&shared), outputs(&undisturbed));
         assert_eq!(shared.committed.load(Ordering::SeqCst), shared.records.len());
