@@ -33,7 +33,7 @@ def free_port():
 
 
 def start_broker(kind):
-    """Its address, its name for the output, the process to stop, and its directory to remove."""
+    """Its address, its name, the process to stop, and its directory to remove."""
     if kind not in ('own', 'tansu'):
         return kind, kind, None, None
     address, directory = f'127.0.0.1:{free_port()}', tempfile.mkdtemp()
@@ -97,8 +97,26 @@ words_of_records, budgets = numbers(args.words), numbers(args.budget)
 if len(budgets) not in (1, len(words_of_records)):
     sys.exit('--budget: one number, or one for each of --words')
 budgets = dict(zip(words_of_records, budgets * len(words_of_records)))
-address, name, process, directory = start_broker(args.broker)
+broker = None
+
+
+def stop_broker():
+    if broker and broker[2]:
+        broker[2].kill()
+        broker[2].wait()
+        shutil.rmtree(broker[3], ignore_errors=True)
+
+
+def fresh_broker():
+    """The address of a new one: what a hundred runs leave behind fills a disk."""
+    global broker
+    stop_broker()
+    broker = start_broker(args.broker)
+    return broker[0]
+
+
 try:
+    name = {'own': 'the broker of the tests', 'tansu': 'Tansu, in memory'}.get(args.broker, args.broker)
     print(f'broker: {name}; {args.rounds} runs each, by turns; words a second: median (least to most)')
     print('threads\tstreams\twords\tprecision\tpeer\tstrand\tstrand / peer\tstrand / its engine')
     precisions = args.precision.split(',')
@@ -106,6 +124,7 @@ try:
     for words in words_of_records:
         for streams in numbers(args.streams):
             for threads in numbers(args.threads):
+                address = fresh_broker()
                 ours, engines, theirs = {p: [] for p in precisions}, {p: [] for p in precisions}, []
                 for _ in range(args.rounds):
                     if not args.no_peer:
@@ -128,13 +147,11 @@ try:
         for words in words_of_records:
             for streams in numbers(args.streams):
                 for precision in precisions:
+                    address = fresh_broker()
                     once, least = [], []
                     for _ in range(args.rounds):
                         once.append(strand(address, 1, streams, words, precision, 'exactly-once')[0])
                         least.append(strand(address, 1, streams, words, precision, 'at-least-once')[0])
                     print(f'{words}\t{streams}\t{precision}\t{told(once)}\t{told(least)}\t{ratio(once, least)}', flush=True)
 finally:
-    if process:
-        process.kill()
-        process.wait()
-        shutil.rmtree(directory, ignore_errors=True)
+    stop_broker()
