@@ -32,27 +32,28 @@ def free_port():
         return s.getsockname()[1]
 
 
+NAMES = {'own': 'the broker of the tests', 'tansu': 'Tansu, in memory'}
+
+
 def start_broker(kind):
-    """Its address, its name, the process to stop, and its directory to remove."""
-    if kind not in ('own', 'tansu'):
-        return kind, kind, None, None
+    """Its address, the process to stop, and its directory to remove."""
+    if kind not in NAMES:
+        return kind, None, None
     address, directory = f'127.0.0.1:{free_port()}', tempfile.mkdtemp()
     if kind == 'own':
         command = ['target/release/strand-test-broker', '--dir', directory, '--listen', address]
-        name = 'the broker of the tests'
     else:
         url = f'tcp://{address}'
         command = ['target/test-tools/tansu', 'broker', '--listener-url', url, '--advertised-listener-url', url,
                    '--storage-engine', 'memory://tansu/']
-        name = 'Tansu, in memory'
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(200):
         try:
             socket.create_connection(tuple(address.split(':'))).close()
-            return address, name, process, directory
+            return address, process, directory
         except OSError:
             time.sleep(0.05)
-    sys.exit(f'{name} does not listen on {address}')
+    sys.exit(f'{NAMES[kind]} does not listen on {address}')
 
 
 def output(command):
@@ -101,10 +102,10 @@ broker = None
 
 
 def stop_broker():
-    if broker and broker[2]:
-        broker[2].kill()
-        broker[2].wait()
-        shutil.rmtree(broker[3], ignore_errors=True)
+    if broker and broker[1]:
+        broker[1].kill()
+        broker[1].wait()
+        shutil.rmtree(broker[2], ignore_errors=True)
 
 
 def fresh_broker():
@@ -116,8 +117,7 @@ def fresh_broker():
 
 
 try:
-    name = {'own': 'the broker of the tests', 'tansu': 'Tansu, in memory'}.get(args.broker, args.broker)
-    print(f'broker: {name}; {args.rounds} runs each, by turns; words a second: median (least to most)')
+    print(f'broker: {NAMES.get(args.broker, args.broker)}; {args.rounds} runs each, by turns; words a second: median (least to most)')
     print('threads\tstreams\twords\tprecision\tpeer\tstrand\tstrand / peer\tstrand / its engine')
     precisions = args.precision.split(',')
     one_thread = {}

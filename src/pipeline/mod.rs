@@ -69,6 +69,8 @@ pub struct Pipeline {
     begun: VecDeque<Begun>,
     /// Computed, and not handed to the committer yet: `pipeline.commit_interval` is not over.
     open: Option<Batch>,
+    /// Bytes that each record of the last batch has led to, outputs and states; unknown before the first.
+    record_bytes: Option<usize>,
     retry: Duration,
     sweep: Sweep,
     end_streams_at_end: bool,
@@ -115,6 +117,7 @@ impl Pipeline {
             ahead: Ahead::default(),
             begun: VecDeque::new(),
             open: None,
+            record_bytes: None,
             retry: FIRST_RETRY,
             sweep,
             end_streams_at_end: transport.end_streams_at_end,
@@ -186,7 +189,8 @@ impl Pipeline {
             let idle = if is_full { Vec::new() } else { self.idle_streams()? };
             self.begin(idle)?;
         }
-        while self.begun.len() > usize::from(is_full) {
+        // One goes on beside the next poll, if the transaction certainly has room for it and for what follows.
+        while self.begun.len() > usize::from(is_full && !self.is_full()) {
             self.gather()?;
         }
         self.note_settled(Duration::ZERO)?;
@@ -218,7 +222,10 @@ impl Pipeline {
     /// Waits for the first batch that the engine has in hand, and adds it to what is to be committed.
     fn gather(&mut self) -> Result<(), TransportError> {
         let Some(Begun { epoch, read, .. }) = self.begun.pop_front() else { return Ok(()) };
+        let before = self.engine.fresh_bytes();
         let batch = Batch::new(epoch, read, self.engine.finish()?, self.runtime.now());
+        let bytes = batch.bytes() + self.engine.fresh_bytes().saturating_sub(before);
+        self.record_bytes = Some(bytes.div_ceil(batch.records().max(1)));
         match &mut self.open {
             _ if batch.is_empty() => {}
             Some(open) => open.append(batch),
@@ -227,12 +234,14 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Whether what is computed must not grow any more.
+    /// Whether what is computed must not grow any more. What is being computed counts as much, record for record, as the batch before.
     fn is_full(&self) -> bool {
         let (records, bytes) = self.open.as_ref().map_or((0, 0), |open| (open.records(), open.bytes()));
         let begun: usize = self.begun.iter().map(|begun| begun.read.records()).sum();
-        records + begun >= self.config.commit_records
-            || bytes + self.engine.fresh_bytes() >= self.config.commit_bytes.len()
+        let begun_bytes =
+            if begun == 0 { 0 } else { self.record_bytes.map_or(usize::MAX, |one| begun.saturating_mul(one)) };
+        let bytes = (bytes + self.engine.fresh_bytes()).saturating_add(begun_bytes);
+        records + begun >= self.config.commit_records || bytes >= self.config.commit_bytes.len()
     }
 
     /// How long what is computed may still wait for more to be committed with it; a long time if there is nothing.
