@@ -32,7 +32,7 @@ macro_rules! portable {
 /// A floating-point type with the kernels the networks are made of.
 ///
 /// For `f32` they go through the table of [`kernel::active`]; for `f64` through the portable code.
-pub trait Real: NdFloat + Default + 'static {
+pub trait Real: NdFloat + Default + bytemuck::Pod {
     fn of(x: f64) -> Self;
     fn f64(self) -> f64;
     /// e^x, the same bits in vector and scalar code, to 1e-7 relative (f32).

@@ -8,7 +8,7 @@
 //! that; so all instructions for some panels are one block of assembly, which leaves the registers as it found them.
 
 use super::PANEL;
-use super::narrow::{NarrowKernels, Scales, TALL_ROWS as ROWS, Tall};
+use super::narrow::{NarrowKernels, Rows, Scales, TALL_ROWS as ROWS, Tall};
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::sync::OnceLock;
@@ -153,11 +153,9 @@ pub fn kernels(base: &NarrowKernels) -> Option<&'static NarrowKernels> {
     let there = || {
         // SAFETY of the peak: only where there is AMX.
         let peak = |rounds| unsafe { peak(rounds) };
-        let NarrowKernels { with, offset, tiles, wide, .. } = *base;
-        let table =
-            NarrowKernels { name: "avx512-amx", with, offset, tiles, wide, tall: Some(rows as Tall), peak: Some(peak) };
+        let table = NarrowKernels { name: "avx512-amx", tall: Some(rows as Tall), peak: Some(peak), ..*base };
         // VPDPBUSD's rows: AMX multiplies unsigned by signed numbers, too.
-        (offset && present() && granted() && sums_are_right()).then_some(table)
+        (base.rows == Rows::Offset && present() && granted() && sums_are_right()).then_some(table)
     };
     TABLE.get_or_init(there).as_ref()
 }

@@ -3,7 +3,7 @@
 //! run the program itself.
 
 use super::*;
-use crate::rnn::kernel::narrow::{self, Narrow, NarrowKernels, NarrowScratch, Precision};
+use crate::rnn::kernel::narrow::{self, Narrow, NarrowKernels, NarrowScratch, Precision, Rows};
 use crate::rnn::kernel::tests::numbers;
 use crate::rnn::kernel::tiling::Start;
 use proptest::prelude::*;
@@ -216,8 +216,7 @@ proptest! {
         let packed = Narrow::new(&b, (n, 1), k, n, Precision::Int8);
         let portable = narrow::available(Precision::Int8)[0];
         // All rows are whole blocks, so that the table's tiles are not asked for.
-        let NarrowKernels { with, tiles, wide, .. } = *portable;
-        let amx = NarrowKernels { name: "amx", with, offset: true, tiles, wide, tall: Some(interpreted_rows), peak: None };
+        let amx = NarrowKernels { name: "amx", rows: Rows::Offset, tall: Some(interpreted_rows), ..*portable };
         let run = |kernels: &NarrowKernels| {
             let mut out = c.clone();
             narrow::product(kernels, start, m, &a, &packed, &mut out, n, &mut NarrowScratch::default());

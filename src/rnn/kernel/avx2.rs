@@ -34,6 +34,7 @@ macro_rules! compiled {
             peak: |rounds| unsafe { peak(rounds) },
             read: |numbers| unsafe { read(numbers) },
             bf16_rows: |k, a, words| unsafe { bf16_rows(k, a, words) },
+            bf16_pairs: |k, a, words| unsafe { bf16_pairs(k, a, words) },
             int8_rows: |k, offset, a, words, scales| unsafe { int8_rows(k, offset, a, words, scales) },
             $($name: |$($arg),*| {
                 // SAFETY: the table is only handed out by `kernels`, after it has seen the instructions.
@@ -71,6 +72,11 @@ fn read(numbers: &[f32]) -> f32 {
 #[target_feature(enable = "avx2,fma")]
 fn bf16_rows(k: usize, a: &[f32], words: &mut [u32]) {
     narrow::bf16_rows(k, a, words);
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn bf16_pairs(k: usize, a: &[f32], words: &mut [u32]) {
+    narrow::bf16_pairs(k, a, words);
 }
 
 #[target_feature(enable = "avx2,fma")]

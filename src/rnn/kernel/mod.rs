@@ -43,6 +43,7 @@ pub mod portable;
 
 mod gemm;
 mod lanes;
+mod memory;
 pub mod narrow;
 mod packed;
 mod tiling;
@@ -124,8 +125,9 @@ macro_rules! table {
             /// For rooflines: [`lanes::peak`] and [`lanes::read`].
             pub peak: fn(usize) -> f64,
             pub read: fn(&[f32]) -> f32,
-            /// [`narrow::bf16_rows`] and [`narrow::int8_rows`].
+            /// [`narrow::bf16_rows`], [`narrow::bf16_pairs`] and [`narrow::int8_rows`].
             bf16_rows: fn(usize, &[f32], &mut [u32]),
+            bf16_pairs: fn(usize, &[f32], &mut [u32]),
             int8_rows: fn(usize, u8, &[f32], &mut [u32], &mut [f32]),
             $(pub $name: fn($($ty),*),)*
         }
@@ -150,6 +152,7 @@ macro_rules! table {
             peak: portable::peak,
             read: portable::read,
             bf16_rows: narrow::bf16_rows,
+            bf16_pairs: narrow::bf16_pairs,
             int8_rows: narrow::int8_rows,
             $($name: portable::$name::<f32>,)*
         };

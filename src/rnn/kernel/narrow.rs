@@ -11,6 +11,7 @@
 //!   the same bits.
 
 use super::PANEL;
+use super::memory::Memory;
 use super::tiling::{Start, over_tiles, rows_of_a_sweep};
 use serde::{Deserialize, Serialize};
 use std::sync::OnceLock;
@@ -53,16 +54,11 @@ pub struct Narrow {
     k: usize,
     n: usize,
     groups: usize,
-    words: Vec<Line>,
+    words: Memory<u32>,
     /// Of int8, `[panels * PANEL]`: the columns' scales, and 128 Σ_k q_kn.
     scales: Vec<f32>,
     sums: Vec<i32>,
 }
-
-/// A cache line of words; panels start on one.
-#[derive(Debug, Clone, Copy)]
-#[repr(align(64))]
-struct Line([u32; 16]);
 
 /// Working space of [`product`].
 #[derive(Debug, Default)]
@@ -80,7 +76,8 @@ pub struct Scales {
     pub sums: *const i32,
 }
 
-/// As [`super::Tile`]: rows of A are `groups` words each, one after the other.
+/// As [`super::Tile`]: rows of A, one after the other, are `groups` words each, or twice as many with
+/// [`Rows::Widened`].
 pub type NarrowTile = unsafe fn(
     groups: usize,
     a: *const u32,
@@ -126,14 +123,24 @@ impl Scales {
     }
 }
 
+/// How the rows that are multiplied stand before a tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rows {
+    /// In words, as the weights do.
+    Words,
+    /// The same, each number of int8 128 higher, unsigned.
+    Offset,
+    /// Numbers of bf16 as f32, so that no tile has to take words apart.
+    Widened,
+}
+
 /// The products of one precision on one instruction set.
 #[derive(Debug)]
 pub struct NarrowKernels {
     pub name: &'static str,
     /// The table of [`super::available`] that it goes with: what the processor needs at least.
     pub with: &'static str,
-    /// Rows of int8 are stored 128 higher, as unsigned numbers.
-    pub offset: bool,
+    pub rows: Rows,
     pub tiles: [NarrowTile; 4],
     pub wide: NarrowTile,
     /// Where there is a matrix unit: it takes as many rows as are whole blocks of [`TALL_ROWS`].
@@ -146,7 +153,7 @@ pub struct NarrowKernels {
 static PORTABLE_BF16: NarrowKernels = NarrowKernels {
     name: "portable",
     with: "portable",
-    offset: false,
+    rows: Rows::Words,
     tiles: [
         portable_tile::<Bf16, 8, 1>,
         portable_tile::<Bf16, 4, 1>,
@@ -161,7 +168,7 @@ static PORTABLE_BF16: NarrowKernels = NarrowKernels {
 static PORTABLE_INT8: NarrowKernels = NarrowKernels {
     name: "portable",
     with: "portable",
-    offset: false,
+    rows: Rows::Words,
     tiles: [
         portable_tile::<Int8, 8, 1>,
         portable_tile::<Int8, 4, 1>,
@@ -242,7 +249,7 @@ impl Narrow {
             k,
             n,
             groups,
-            words: vec![Line([0; 16]); panels * groups * PANEL / 16],
+            words: Memory::zeroed(panels * groups * PANEL),
             scales: vec![0.0; panels * PANEL],
             sums: vec![0; panels * PANEL],
         };
@@ -250,7 +257,7 @@ impl Narrow {
             let weights = (0..k).map(|row| src[row * stride.0 + column * stride.1]);
             let mut put = |row: usize, bits: u32| {
                 let at = (column / PANEL * groups + row / group) * PANEL + column % PANEL;
-                narrow.words[at / 16].0[at % 16] |= bits << (row % group * 32 / group);
+                narrow.words[at] |= bits << (row % group * 32 / group);
             };
             if precision == Precision::Bf16 {
                 weights.enumerate().for_each(|(row, w)| put(row, u32::from(bf16(w))));
@@ -270,7 +277,7 @@ impl Narrow {
 
     /// Bytes of its numbers.
     pub fn bytes(&self) -> usize {
-        self.words.len() * size_of::<Line>()
+        self.words.len() * size_of::<u32>()
     }
 
     pub fn rows(&self) -> usize {
@@ -278,7 +285,7 @@ impl Narrow {
     }
 
     fn panel(&self, p: usize) -> *const u32 {
-        self.words[p * self.groups * PANEL / 16..].as_ptr().cast()
+        self.words[p * self.groups * PANEL..].as_ptr()
     }
 }
 
@@ -297,26 +304,30 @@ pub fn product(
     assert!(a.len() >= m * b.k, "product: A is too small");
     let rows = super::active();
     // A row's words are read in tiles of at most eight, which may reach past the last.
-    scratch.words.resize(m * b.groups, 0);
-    scratch.scales.resize(m, 0.0);
-    if b.precision == Precision::Bf16 {
-        (rows.bf16_rows)(b.k, a, &mut scratch.words);
-    } else {
-        (rows.int8_rows)(b.k, if kernels.offset { 128 } else { 0 }, a, &mut scratch.words, &mut scratch.scales);
-    }
     let groups = b.groups;
+    let row_words = if kernels.rows == Rows::Widened { 2 * groups } else { groups };
+    scratch.words.resize(m * row_words, 0);
+    scratch.scales.resize(m, 0.0);
+    match b.precision {
+        Precision::Bf16 if kernels.rows == Rows::Widened => (rows.bf16_pairs)(b.k, a, &mut scratch.words),
+        Precision::Bf16 => (rows.bf16_rows)(b.k, a, &mut scratch.words),
+        _ => {
+            let offset = if kernels.rows == Rows::Offset { 128 } else { 0 };
+            (rows.int8_rows)(b.k, offset, a, &mut scratch.words, &mut scratch.scales);
+        }
+    }
     let done = kernels.tall.map_or(0, |tall| tall_rows(tall, start, m, b, c, ldc, scratch));
     if done == m {
         return;
     }
-    let (words, row_scales) = (scratch.words[done * groups..].as_ptr(), scratch.scales[done..].as_ptr());
+    let (words, row_scales) = (scratch.words[done * row_words..].as_ptr(), scratch.scales[done..].as_ptr());
     over_tiles::<false>(m - done, b.n, start, &mut c[done * ldc..], ldc, rows_of_a_sweep(b.bytes()), |at| {
         let tile = at.tile.map_or(kernels.wide, |tile| kernels.tiles[tile]);
         let column = at.panel * PANEL;
         let rows = row_scales.wrapping_add(at.row);
         let scales = Scales { rows, columns: b.scales[column..].as_ptr(), sums: b.sums[column..].as_ptr() };
-        let a = words.wrapping_add(at.row * groups);
-        // SAFETY: the words hold `groups` for each row and each column of each panel, the scales all rows and whole panels;
+        let a = words.wrapping_add(at.row * row_words);
+        // SAFETY: the words hold `row_words` for each row and `groups` for each column of each panel, the scales all rows and whole panels;
         // `over_tiles` gives room for whole panels at `from` and `c`. The table's entry runs on this processor.
         unsafe { tile(groups, a, b.panel(at.panel), scales, at.from, at.ld, at.c, at.ldc) };
     });
@@ -372,6 +383,22 @@ pub fn bf16_rows(k: usize, a: &[f32], words: &mut [u32]) {
         }
         if let (Some(word), &[last]) = (words.last_mut(), rest) {
             *word = u32::from(bf16(last));
+        }
+    }
+}
+
+/// As [`bf16_rows`], each number as an f32, and of each two the second first, as they are added.
+#[inline(always)]
+pub fn bf16_pairs(k: usize, a: &[f32], words: &mut [u32]) {
+    let wide = |x: f32| u32::from(bf16(x)) << 16;
+    for (a, words) in a.chunks_exact(k.max(1)).zip(words.chunks_exact_mut(2 * k.div_ceil(2).max(1))) {
+        let (pairs, rest) = a.as_chunks::<2>();
+        let (to, _) = words.as_chunks_mut::<2>();
+        for (to, &[even, odd]) in to.iter_mut().zip(pairs) {
+            *to = [wide(odd), wide(even)];
+        }
+        if let (Some(to), &[last]) = (to.last_mut(), rest) {
+            *to = [0, wide(last)];
         }
     }
 }

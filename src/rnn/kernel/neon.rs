@@ -24,6 +24,7 @@ macro_rules! table {
             peak: |rounds| unsafe { lanes::peak::<float32x4_t, CHAINS>(rounds) },
             read: |numbers| unsafe { lanes::read::<float32x4_t, CHAINS>(numbers) },
             bf16_rows: narrow::bf16_rows,
+            bf16_pairs: narrow::bf16_pairs,
             int8_rows: narrow::int8_rows,
             $($name: portable::$name::<f32>,)*
         };

@@ -1,7 +1,7 @@
 //! bf16 and int8 on aarch64: NEON, and its dot product where the processor has it.
 
 use super::PANEL;
-use super::narrow::{NarrowKernels, Precision, Scales};
+use super::narrow::{NarrowKernels, Precision, Rows, Scales};
 use super::tiling::WIDE;
 use std::arch::aarch64::*;
 
@@ -15,11 +15,11 @@ pub fn kernels(precision: Precision) -> Vec<&'static NarrowKernels> {
 }
 
 macro_rules! table {
-    ($name:ident, $text:literal, $tile:ident, $peak:expr) => {
+    ($name:ident, $text:literal, $rows:ident, $tile:ident, $peak:expr) => {
         static $name: NarrowKernels = NarrowKernels {
             name: $text,
             with: "neon",
-            offset: false,
+            rows: Rows::$rows,
             tiles: [$tile::<8, 1>, $tile::<4, 1>, $tile::<2, 1>, $tile::<1, 1>],
             wide: $tile::<1, WIDE>,
             tall: None,
@@ -29,9 +29,9 @@ macro_rules! table {
 }
 
 // SAFETY of the peak: the table is only handed out by `kernels`, after it has seen the instruction.
-table!(DOTPROD, "neon-dotprod", dotprod, Some(|rounds| unsafe { dotprod_peak(rounds) }));
-table!(INT8, "neon", int8, None);
-table!(BF16, "neon", bf16, None);
+table!(DOTPROD, "neon-dotprod", Words, dotprod, Some(|rounds| unsafe { dotprod_peak(rounds) }));
+table!(INT8, "neon", Words, int8, None);
+table!(BF16, "neon", Widened, bf16, None);
 
 /// Numbers in a vector of sums.
 const LANES: usize = 4;
@@ -186,7 +186,7 @@ unsafe fn int8_part<D: Dot, const ROWS: usize, const VECTORS: usize>(
     }
 }
 
-/// bf16: halves are widened to f32, for which the weights' size is all that is gained. BFDOT rounds sums otherwise.
+/// bf16: weights are widened to f32, as the rows have been; their size is all that is gained. BFDOT rounds sums otherwise.
 ///
 /// # Safety
 /// As `portable_tile` of [`super::narrow`].
@@ -207,7 +207,7 @@ unsafe fn bf16<const ROWS: usize, const PANELS: usize>(
             for row in (0..ROWS).step_by(4) {
                 for half in [0, 16] {
                     let (from, c) = (from.add(row * ld + column + half), c.add(row * ldc + column + half));
-                    let (a, b) = (a.add(row * groups), b.add(half));
+                    let (a, b) = (a.add(row * groups * 2), b.add(half));
                     match ROWS {
                         1 => bf16_part::<1>(groups, a, b, from, ld, c, ldc),
                         2 => bf16_part::<2>(groups, a, b, from, ld, c, ldc),
@@ -251,8 +251,8 @@ unsafe fn bf16_part<const ROWS: usize>(
                 even[v] = vreinterpretq_f32_u32(vshlq_n_u32::<16>(b));
             }
             for (r, sum) in sum.iter_mut().enumerate() {
-                let x = *a.add(r * groups + g);
-                let (x_odd, x_even) = (f32::from_bits(x & 0xffff_0000), f32::from_bits(x << 16));
+                let x = a.add((r * groups + g) * 2).cast::<f32>();
+                let (x_odd, x_even) = (*x, *x.add(1));
                 for (v, sum) in sum.iter_mut().enumerate() {
                     *sum = vfmaq_n_f32(vfmaq_n_f32(*sum, odd[v], x_odd), even[v], x_even);
                 }

@@ -1,9 +1,7 @@
 //! Weight matrices laid out for the products.
 
+use super::memory::Memory;
 use super::{PANEL, Real};
-
-/// Numbers in a cache line of 64 bytes of f32; panels start on one.
-const ALIGN: usize = 64;
 
 /// A matrix `[k, n]` laid out for [`gemm`](super::gemm): panels of [`PANEL`] columns, each stored row after row, the last padded
 /// with zeros. Made once when weights are loaded.
@@ -11,13 +9,12 @@ const ALIGN: usize = 64;
 pub struct Packed<T> {
     k: usize,
     n: usize,
-    data: Vec<T>,
-    start: usize,
+    data: Memory<T>,
 }
 
 impl<T: Real> Packed<T> {
     pub fn empty() -> Packed<T> {
-        Packed { k: 0, n: 0, data: Vec::new(), start: 0 }
+        Packed { k: 0, n: 0, data: Memory::zeroed(0) }
     }
 
     /// Packs element `(k, n)` from `src[k * stride.0 + n * stride.1]`.
@@ -33,12 +30,10 @@ impl<T: Real> Packed<T> {
         let panels = n.div_ceil(PANEL);
         let len = panels * k * PANEL;
         (self.k, self.n) = (k, n);
-        let room = ALIGN / size_of::<T>();
-        if self.data.len() < len + room {
-            self.data = vec![T::zero(); len + room];
-            self.start = self.data.as_ptr().align_offset(ALIGN).min(room);
+        if self.data.len() < len {
+            self.data = Memory::zeroed(len);
         }
-        let data = &mut self.data[self.start..self.start + len];
+        let data = &mut self.data[..len];
         for (p, panel) in data.chunks_exact_mut((k * PANEL).max(1)).enumerate() {
             let width = PANEL.min(n - p * PANEL);
             for (row, out) in panel.chunks_exact_mut(PANEL).enumerate() {
@@ -71,19 +66,12 @@ impl<T: Real> Packed<T> {
     /// The panel that holds columns `p * PANEL ..`, `[k, PANEL]`.
     pub(super) fn panel(&self, p: usize) -> &[T] {
         let len = self.k * PANEL;
-        &self.data[self.start + p * len..self.start + (p + 1) * len]
+        &self.data[p * len..(p + 1) * len]
     }
 }
 
 impl<T: Real> Clone for Packed<T> {
     fn clone(&self) -> Packed<T> {
-        let mut copy = Packed::empty();
-        let len = self.n.div_ceil(PANEL) * self.k * PANEL;
-        let room = ALIGN / size_of::<T>();
-        copy.data = vec![T::zero(); len + room];
-        copy.start = copy.data.as_ptr().align_offset(ALIGN).min(room);
-        copy.data[copy.start..copy.start + len].copy_from_slice(&self.data[self.start..self.start + len]);
-        (copy.k, copy.n) = (self.k, self.n);
-        copy
+        Packed { data: self.data.clone(), ..*self }
     }
 }

@@ -100,7 +100,10 @@ proptest! {
             let (mut got, mut want) = (words(2), words(2));
             (kernels.bf16_rows)(k, &a, &mut got);
             narrow::bf16_rows(k, &a, &mut want);
-            prop_assert_eq!(got, want);
+            prop_assert_eq!(&got, &want);
+            let mut pairs = vec![0; 2 * got.len()];
+            (kernels.bf16_pairs)(k, &a, &mut pairs);
+            prop_assert_eq!(pairs, got.iter().flat_map(|word| [word & 0xffff_0000, word << 16]).collect::<Vec<_>>());
             let (mut got, mut want) = ((words(4), vec![0.0; rows]), (words(4), vec![0.0; rows]));
             (kernels.int8_rows)(k, offset, &a, &mut got.0, &mut got.1);
             narrow::int8_rows(k, offset, &a, &mut want.0, &mut want.1);

@@ -2,7 +2,7 @@
 //! four products are added, and share the rest.
 
 use super::PANEL;
-use super::narrow::{NarrowKernels, Scales};
+use super::narrow::{NarrowKernels, Rows, Scales};
 use super::tiling::WIDE;
 use std::arch::x86_64::*;
 
@@ -24,7 +24,7 @@ macro_rules! table {
         static $name: NarrowKernels = NarrowKernels {
             name: $text,
             with: "avx2",
-            offset: $dot::OFFSET,
+            rows: if $dot::OFFSET { Rows::Offset } else { Rows::Words },
             tiles: [$tile::<8, 1>, $tile::<4, 1>, $tile::<2, 1>, $tile::<1, 1>],
             wide: $tile::<1, WIDE>,
             tall: None,

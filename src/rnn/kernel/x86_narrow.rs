@@ -1,7 +1,7 @@
 //! bf16 on x86, and int8 with AVX-512; int8 with less is in [`super::x86_bytes`].
 
 use super::PANEL;
-use super::narrow::{NarrowKernels, Precision, Scales};
+use super::narrow::{NarrowKernels, Precision, Rows, Scales};
 use super::tiling::WIDE;
 use std::arch::x86_64::*;
 
@@ -17,20 +17,30 @@ pub fn kernels(precision: Precision) -> Vec<&'static NarrowKernels> {
         }
         return all;
     }
-    let there: [(bool, &NarrowKernels); 3] = [
-        (avx2, &AVX2_BF16),
-        (avx512, &AVX512_BF16_BY_F32),
-        (avx512 && is_x86_feature_detected!("avx512bf16"), &AVX512_BF16),
-    ];
+    let dot = avx512 && is_x86_feature_detected!("avx512bf16");
+    let mut there: [(bool, &NarrowKernels); 3] =
+        [(avx2, &AVX2_BF16), (avx512, &AVX512_BF16_BY_F32), (dot, &AVX512_BF16)];
+    if dot && !dot_is_faster() {
+        there.swap(1, 2);
+    }
     there.into_iter().filter(|(there, _)| *there).map(|(_, kernels)| kernels).collect()
 }
 
+/// Whether VDPBF16PS multiplies more numbers a second than fused multiply-adds do: twice as many on AMD's processors, half as
+/// many on Intel's (docs/KERNELS.md).
+fn dot_is_faster() -> bool {
+    // SAFETY: every x86-64 processor has CPUID. (Newer compilers know that.)
+    #[allow(unused_unsafe)]
+    let maker = unsafe { __cpuid(0) };
+    [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes).as_flattened() != b"GenuineIntel"
+}
+
 macro_rules! table {
-    ($name:ident, $text:literal, $with:literal, offset: $offset:literal, $tile:ident, $peak:expr) => {
+    ($name:ident, $text:literal, $with:literal, $rows:ident, $tile:ident, $peak:expr) => {
         static $name: NarrowKernels = NarrowKernels {
             name: $text,
             with: $with,
-            offset: $offset,
+            rows: Rows::$rows,
             tiles: [$tile::<8, 1>, $tile::<4, 1>, $tile::<2, 1>, $tile::<1, 1>],
             wide: $tile::<1, WIDE>,
             tall: None,
@@ -40,10 +50,10 @@ macro_rules! table {
 }
 
 // SAFETY of the peaks: the tables are only handed out by `kernels`, after it has seen the instructions.
-table!(VNNI, "avx512-vnni", "avx512", offset: true, vnni, Some(|rounds| unsafe { vnni_peak(rounds) }));
-table!(AVX512_BF16, "avx512-bf16", "avx512", offset: false, bf16, Some(|rounds| unsafe { bf16_peak(rounds) }));
-table!(AVX512_BF16_BY_F32, "avx512", "avx512", offset: false, bf16_by_f32, None);
-table!(AVX2_BF16, "avx2", "avx2", offset: false, avx2_bf16, None);
+table!(VNNI, "avx512-vnni", "avx512", Offset, vnni, Some(|rounds| unsafe { vnni_peak(rounds) }));
+table!(AVX512_BF16, "avx512-bf16", "avx512", Words, bf16, Some(|rounds| unsafe { bf16_peak(rounds) }));
+table!(AVX512_BF16_BY_F32, "avx512", "avx512", Widened, bf16_by_f32, None);
+table!(AVX2_BF16, "avx2", "avx2", Widened, avx2_bf16, None);
 
 /// int8: VPDPBUSD adds four products of an unsigned and a signed byte. The rows are 128 higher than they are, which Σ q of
 /// the column takes back.
@@ -130,7 +140,7 @@ unsafe fn bf16<const ROWS: usize, const PANELS: usize>(
     }
 }
 
-/// bf16 where only the weights' size is to be gained: halves are widened to f32.
+/// bf16 where only the weights' size is to be gained: they are widened to f32, as the rows have been.
 ///
 /// # Safety
 /// As `portable_tile` of [`super::narrow`]; the processor must have AVX-512F.
@@ -161,9 +171,8 @@ unsafe fn bf16_by_f32<const ROWS: usize, const PANELS: usize>(
                 let odd = b.map(|b| _mm512_castsi512_ps(_mm512_and_si512(b, high)));
                 let even = b.map(|b| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(b)));
                 for (r, sum) in sum.iter_mut().enumerate() {
-                    let x = *a.add(r * groups + g);
-                    let x_odd = _mm512_set1_ps(f32::from_bits(x & 0xffff_0000));
-                    let x_even = _mm512_set1_ps(f32::from_bits(x << 16));
+                    let x = a.add((r * groups + g) * 2).cast::<f32>();
+                    let (x_odd, x_even) = (_mm512_set1_ps(*x), _mm512_set1_ps(*x.add(1)));
                     for half in 0..2 {
                         let sum = &mut sum[panel][half];
                         *sum = _mm512_fmadd_ps(x_even, even[half], _mm512_fmadd_ps(x_odd, odd[half], *sum));
@@ -214,9 +223,8 @@ unsafe fn avx2_bf16<const ROWS: usize, const PANELS: usize>(
                     let odd = [b0, b1].map(|b| _mm256_castsi256_ps(_mm256_and_si256(b, high)));
                     let even = [b0, b1].map(|b| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(b)));
                     for (r, sum) in sum[..rows].iter_mut().enumerate() {
-                        let x = *a.add((first + r) * groups + g);
-                        let x_odd = _mm256_set1_ps(f32::from_bits(x & 0xffff_0000));
-                        let x_even = _mm256_set1_ps(f32::from_bits(x << 16));
+                        let x = a.add(((first + r) * groups + g) * 2).cast::<f32>();
+                        let (x_odd, x_even) = (_mm256_set1_ps(*x), _mm256_set1_ps(*x.add(1)));
                         for (half, sum) in sum.iter_mut().enumerate() {
                             *sum = _mm256_fmadd_ps(x_even, even[half], _mm256_fmadd_ps(x_odd, odd[half], *sum));
                         }
