@@ -163,7 +163,7 @@ pub struct PipelineConfig {
     pub batch_bytes: Bytes,
     /// How long what is computed may wait for more to be committed with it; zero: not at all.
     pub commit_interval: Period,
-    /// The same, if it is longer, while the source has more than is labelled.
+    /// The same, if it is longer, while the source has more than is labelled: at most, and half of the time that it has had.
     pub catch_up_interval: Period,
     /// Records, and bytes of outputs and states, with which it waits no longer.
     pub commit_records: usize,
@@ -177,7 +177,7 @@ impl Default for PipelineConfig {
             batch_records: 1024,
             batch_bytes: Bytes(256 << 10),
             commit_interval: Period(std::time::Duration::ZERO),
-            catch_up_interval: Period(std::time::Duration::from_millis(500)),
+            catch_up_interval: Period(std::time::Duration::from_secs(2)),
             commit_records: 65_536,
             commit_bytes: Bytes::mib(128),
         }

@@ -1,7 +1,8 @@
 //! Whether the source has had more than is labelled for a while.
 //!
-//! Then each record has waited already, and `pipeline.catch_up_interval` makes transactions larger: of a stream that comes
-//! again in one of them only the last state is written, and the broker or the disk has less to do for each label.
+//! Then each record has waited already, about as long as that while, and a transaction may grow for half of it, up to
+//! `pipeline.catch_up_interval`: of a stream that comes again in one only the last state is written, and the broker or the disk
+//! has less to do for each label.
 
 use crate::transport::PollLimits;
 use std::time::{Duration, Instant};
@@ -26,8 +27,14 @@ impl Backlog {
         }
     }
 
-    pub fn lasts(&self, now: Instant) -> bool {
-        self.since.is_some_and(|since| now.saturating_duration_since(since) >= LASTS)
+    /// For how long there has been a backlog, if that is long enough to call it one.
+    pub fn lasts(&self, now: Instant) -> Option<Duration> {
+        self.since.map(|since| now.saturating_duration_since(since)).filter(|lasts| *lasts >= LASTS)
+    }
+
+    /// How long a transaction may grow, `most` at most; zero where there is no backlog.
+    pub fn interval(&self, now: Instant, most: Duration) -> Duration {
+        self.lasts(now).map_or(Duration::ZERO, |lasts| most.min(lasts / 2))
     }
 }
 
@@ -41,16 +48,19 @@ mod tests {
         let (mut backlog, begun) = (Backlog::default(), Instant::now());
         let at = |ms| begun + Duration::from_millis(ms);
         backlog.note(9, 99, &limits, at(0));
-        assert!(!backlog.lasts(at(1000)));
+        assert_eq!(backlog.lasts(at(1000)), None);
         backlog.note(10, 5, &limits, at(0));
         backlog.note(5, 10, &limits, at(100));
         backlog.note(3, 100, &limits, at(200));
-        assert!(!backlog.lasts(at(249)));
-        assert!(backlog.lasts(at(250)));
+        assert_eq!(backlog.lasts(at(249)), None);
+        assert_eq!(backlog.lasts(at(250)), Some(Duration::from_millis(250)));
+        assert_eq!(backlog.interval(at(250), Duration::from_secs(1)), Duration::from_millis(125));
+        assert_eq!(backlog.interval(at(9000), Duration::from_secs(1)), Duration::from_secs(1));
         backlog.note(4, 49, &limits, at(300));
-        assert!(!backlog.lasts(at(2000)));
+        assert_eq!(backlog.interval(at(2000), Duration::from_secs(1)), Duration::ZERO);
+        assert_eq!(backlog.lasts(at(2000)), None);
         backlog.note(10, 5, &limits, at(300));
-        assert!(!backlog.lasts(at(549)));
-        assert!(backlog.lasts(at(550)));
+        assert_eq!(backlog.lasts(at(549)), None);
+        assert_eq!(backlog.lasts(at(550)), Some(Duration::from_millis(250)));
     }
 }

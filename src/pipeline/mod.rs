@@ -156,7 +156,7 @@ impl Pipeline {
         self.note_settled(Duration::ZERO)?;
         // What is due goes on growing while the transaction before it is under way, as long as there are records.
         let busy = !self.begun.is_empty();
-        let wait = match (busy || !self.ahead.is_empty(), self.backlog.lasts(self.runtime.now())) {
+        let wait = match (busy || !self.ahead.is_empty(), self.backlog.lasts(self.runtime.now()).is_some()) {
             (true, _) => Duration::ZERO,
             (false, true) => CATCH_UP_WAIT,
             (false, false) => POLL_WAIT,
@@ -253,9 +253,8 @@ impl Pipeline {
             Some(since) => {
                 let now = self.runtime.now();
                 let PipelineConfig { commit_interval, catch_up_interval, .. } = &self.config;
-                let interval =
-                    if self.backlog.lasts(now) { commit_interval.max(catch_up_interval) } else { commit_interval };
-                interval.0.saturating_sub(now.saturating_duration_since(since))
+                let interval = commit_interval.0.max(self.backlog.interval(now, catch_up_interval.0));
+                interval.saturating_sub(now.saturating_duration_since(since))
             }
         }
     }

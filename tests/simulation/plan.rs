@@ -153,7 +153,7 @@ impl Plan {
                 threads: random.random_range(1..=3),
                 batch_records: random.random_range(1..=16),
                 commit_interval: Period(interval.unwrap_or_default()),
-                catch_up_interval: Period(Duration::from_millis(500 * (seed % 2))),
+                catch_up_interval: Period(Duration::from_secs(2 * (seed % 2))),
                 commit_records: random.random_range(1..=40),
                 ..PipelineConfig::default()
             },
