@@ -236,7 +236,7 @@ fn zeros_and_the_largest_numbers_survive_int8() {
 /// A matrix beyond the second-level cache is swept with more rows at a time.
 #[test]
 fn larger_sweeps_give_the_same_bits() {
-    let (m, k, n) = (150, 270, 1000);
+    let (m, k, n) = (300, 270, 1000);
     let (a, b) = (numbers(1, m * k), numbers(2, k * n));
     let packed = Packed::new(&b, (n, 1), k, n);
     assert!(rows_of_a_sweep(packed.bytes()) > rows_of_a_sweep(1 << 20));

@@ -1,6 +1,7 @@
 //! How a product is cut into tiles: some rows by one panel of columns, the same for all kinds of numbers.
 
 use super::PANEL;
+use std::sync::OnceLock;
 
 /// Panels that a lone row goes through at once: one panel alone would leave it waiting on latency.
 pub const WIDE: usize = 4;
@@ -15,9 +16,29 @@ pub const HALF: usize = PANEL / 2;
 const CACHED_BYTES: usize = 1 << 20;
 
 /// Rows that share one sweep over the panels of a matrix of so many bytes: few, so that they stay in the second-level cache, but
-/// twice as many where the panels come from beyond it.
+/// twice as many where the panels come from beyond it, and four times where it has room for them.
 pub fn rows_of_a_sweep(bytes: usize) -> usize {
-    if bytes > CACHED_BYTES { 128 } else { 64 }
+    static BEYOND: OnceLock<usize> = OnceLock::new();
+    match bytes {
+        ..=CACHED_BYTES => 64,
+        _ => *BEYOND.get_or_init(|| if second_level() < 2 * CACHED_BYTES { 128 } else { 256 }),
+    }
+}
+
+/// Bytes of the second-level cache; 0 where that is not known.
+fn second_level() -> usize {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::__cpuid;
+        const CACHES: u32 = 0x8000_0006;
+        // SAFETY: every x86-64 processor has CPUID. (Newer compilers know that.)
+        #[allow(unused_unsafe)]
+        unsafe {
+            if __cpuid(0x8000_0000).eax >= CACHES { (__cpuid(CACHES).ecx as usize >> 16) << 10 } else { 0 }
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    0
 }
 
 /// What a product is added to.
