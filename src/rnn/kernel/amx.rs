@@ -8,9 +8,10 @@
 //! that; so all instructions for some panels are one block of assembly, which leaves the registers as it found them.
 
 use super::PANEL;
+use super::cpuid::cpuid;
 use super::narrow::{NarrowKernels, Rows, Scales, TALL_ROWS as ROWS, Tall};
 use std::arch::asm;
-use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+use std::arch::x86_64::_xgetbv;
 use std::sync::OnceLock;
 
 /// Groups in a step.
@@ -165,12 +166,8 @@ fn present() -> bool {
     const OSXSAVE: u32 = 1 << 27;
     const TILES_AND_INT8: u32 = 1 << 24 | 1 << 25;
     const TILE_STATE: u64 = 1 << 17 | 1 << 18;
-    // SAFETY: every x86-64 processor has CPUID. (Newer compilers know that.)
-    #[allow(unused_unsafe)]
-    let tiles = unsafe {
-        let named = __cpuid(0).eax >= 7 && __cpuid(1).ecx & OSXSAVE != 0;
-        named && __cpuid_count(7, 0).edx & TILES_AND_INT8 == TILES_AND_INT8
-    };
+    let named = cpuid(0).eax >= 7 && cpuid(1).ecx & OSXSAVE != 0;
+    let tiles = named && cpuid(7).edx & TILES_AND_INT8 == TILES_AND_INT8;
     // SAFETY: OSXSAVE says that there is XGETBV.
     tiles && unsafe { extended_control() } & TILE_STATE == TILE_STATE
 }

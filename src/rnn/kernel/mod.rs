@@ -62,6 +62,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod cpuid;
+#[cfg(target_arch = "x86_64")]
 mod x86_bytes;
 #[cfg(target_arch = "x86_64")]
 mod x86_lanes;

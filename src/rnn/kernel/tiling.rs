@@ -1,6 +1,8 @@
 //! How a product is cut into tiles: some rows by one panel of columns, the same for all kinds of numbers.
 
 use super::PANEL;
+#[cfg(target_arch = "x86_64")]
+use super::cpuid::second_level;
 use std::sync::OnceLock;
 
 /// Panels that a lone row goes through at once: one panel alone would leave it waiting on latency.
@@ -25,19 +27,9 @@ pub fn rows_of_a_sweep(bytes: usize) -> usize {
     }
 }
 
-/// Bytes of the second-level cache; 0 where that is not known.
+/// Bytes of the second-level cache, which nothing tells here.
+#[cfg(not(target_arch = "x86_64"))]
 fn second_level() -> usize {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::__cpuid;
-        const CACHES: u32 = 0x8000_0006;
-        // SAFETY: every x86-64 processor has CPUID. (Newer compilers know that.)
-        #[allow(unused_unsafe)]
-        unsafe {
-            if __cpuid(0x8000_0000).eax >= CACHES { (__cpuid(CACHES).ecx as usize >> 16) << 10 } else { 0 }
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
     0
 }
 

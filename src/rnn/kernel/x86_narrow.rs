@@ -1,6 +1,7 @@
 //! bf16 on x86, and int8 with AVX-512; int8 with less is in [`super::x86_bytes`].
 
 use super::PANEL;
+use super::cpuid;
 use super::narrow::{NarrowKernels, Precision, Rows, Scales};
 use super::tiling::WIDE;
 use std::arch::x86_64::*;
@@ -20,19 +21,11 @@ pub fn kernels(precision: Precision) -> Vec<&'static NarrowKernels> {
     let dot = avx512 && is_x86_feature_detected!("avx512bf16");
     let mut there: [(bool, &NarrowKernels); 3] =
         [(avx2, &AVX2_BF16), (avx512, &AVX512_BF16_BY_F32), (dot, &AVX512_BF16)];
-    if dot && !dot_is_faster() {
+    // There VDPBF16PS multiplies half as many numbers a second as fused multiply-adds do, on AMD's processors twice as many.
+    if dot && cpuid::is_intel() {
         there.swap(1, 2);
     }
     there.into_iter().filter(|(there, _)| *there).map(|(_, kernels)| kernels).collect()
-}
-
-/// Whether VDPBF16PS multiplies more numbers a second than fused multiply-adds do: twice as many on AMD's processors, half as
-/// many on Intel's (docs/KERNELS.md).
-fn dot_is_faster() -> bool {
-    // SAFETY: every x86-64 processor has CPUID. (Newer compilers know that.)
-    #[allow(unused_unsafe)]
-    let maker = unsafe { __cpuid(0) };
-    [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes).as_flattened() != b"GenuineIntel"
 }
 
 macro_rules! table {
