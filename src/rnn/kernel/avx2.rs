@@ -137,7 +137,7 @@ unsafe fn half_tile<const ROWS: usize>(
             sum[0] = _mm256_loadu_ps(from.add(r * ld));
             sum[1] = _mm256_loadu_ps(from.add(r * ld + 8));
         }
-        for &Terms { k, a, stride, b } in terms {
+        for &Terms { k, a, stride, b, .. } in terms {
             let (a, b) = (a.add(row * stride.0), b.add(column));
             for p in 0..k {
                 let (b0, b1) = (_mm256_loadu_ps(b.add(p * PANEL)), _mm256_loadu_ps(b.add(p * PANEL + 8)));
@@ -168,7 +168,7 @@ unsafe fn wide(terms: &[Terms<f32>], from: *const f32, _ld: usize, c: *mut f32, 
             for (v, sum) in sum.iter_mut().enumerate() {
                 *sum = _mm256_loadu_ps(from.add(v * 8));
             }
-            for &Terms { k, a, stride, b } in terms {
+            for &Terms { k, a, stride, b, .. } in terms {
                 for p in 0..k {
                     let x = _mm256_set1_ps(*a.add(p * stride.1));
                     for (v, sum) in sum.iter_mut().enumerate() {

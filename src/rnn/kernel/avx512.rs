@@ -104,8 +104,9 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
                 *sum = _mm512_loadu_ps(from.add(r * ld + v * 16));
             }
         }
-        for &Terms { k, a, stride, b } in terms {
+        for &Terms { k, a, stride, b, ahead, pace } in terms {
             for p in 0..k {
+                _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(p * pace).cast());
                 let mut row = [_mm512_setzero_ps(); VECTORS];
                 for (v, row) in row.iter_mut().enumerate() {
                     *row = _mm512_loadu_ps(b.add(p * PANEL + v * 16));
@@ -137,7 +138,7 @@ unsafe fn wide(terms: &[Terms<f32>], from: *const f32, _ld: usize, c: *mut f32, 
             sum[0] = _mm512_loadu_ps(from.add(w * PANEL));
             sum[1] = _mm512_loadu_ps(from.add(w * PANEL + 16));
         }
-        for &Terms { k, a, stride, b } in terms {
+        for &Terms { k, a, stride, b, .. } in terms {
             for p in 0..k {
                 let x = _mm512_set1_ps(*a.add(p * stride.1));
                 for (w, sum) in sum.iter_mut().enumerate() {

@@ -1,7 +1,11 @@
 //! The product in f32.
 
-use super::tiling::{Start, over_tiles, rows_of_a_sweep};
-use super::{Kernels, Packed, Real, Terms};
+use super::tiling::{CACHED_BYTES, Place, Start, TILE_ROWS, over_tiles, rows_of_a_sweep};
+use super::{Kernels, PANEL, Packed, Real, Terms};
+
+/// Rows of a sweep from which on the next panel is fetched while one is multiplied: then it is a cache line at most with each of
+/// the k. With fewer, the processor's own fetching is as good.
+const AHEAD_ROWS: usize = 16;
 
 /// Panics unless `a`, `b` and `c` hold what [`gemm`] will touch.
 pub fn check_gemm<T: Real>(m: usize, a: &[T], stride: (usize, usize), b: &Packed<T>, c: &[T], ldc: usize) {
@@ -54,11 +58,13 @@ pub fn gemm_sum<const N: usize>(
         check_gemm(m, a, stride, b, c, ldc);
     }
     let bytes = factors.iter().map(|factors| factors.b.bytes()).sum();
+    let large = bytes > CACHED_BYTES;
     over_tiles::<true>(m, n, start, c, ldc, rows_of_a_sweep(bytes), |at| {
         let terms = factors.map(|Factors { a, stride, b }| {
             let (k, panel) = (b.rows(), b.panel(at.panel).as_ptr());
             let row = if k == 0 { a } else { &a[at.row * stride.0..] };
-            Terms { k, a: row.as_ptr(), stride, b: panel }
+            let (ahead, pace) = if large { ahead(b, &at) } else { (panel, 0) };
+            Terms { k, a: row.as_ptr(), stride, b: panel, ahead, pace }
         });
         let tiles = if at.half { kernels.halves } else { kernels.tiles };
         let tile = at.tile.map_or(kernels.wide, |tile| tiles[tile]);
@@ -66,4 +72,45 @@ pub fn gemm_sum<const N: usize>(
         // `from` and `c`; the panels that the tile goes through follow one another. The table's entry runs on this processor.
         unsafe { tile(&terms, at.from, at.ld, at.c, at.ldc) };
     });
+}
+
+/// The part of the next panel that this tile fetches, and how much of it with each of the k: the sweep's tiles together fetch all of it
+/// (less what their number of rows does not divide).
+fn ahead(b: &Packed<f32>, at: &Place) -> (*const f32, usize) {
+    let (before, rows) = at.sweep;
+    if rows < AHEAD_ROWS || (at.panel + 1) * PANEL >= b.columns() {
+        return (b.panel(at.panel).as_ptr(), 0);
+    }
+    let tall = at.tile.map_or(1, |tile| TILE_ROWS[tile]);
+    (b.panel(at.panel + 1)[before * b.rows() * PANEL / rows..].as_ptr(), PANEL * tall / rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tiles_of_a_sweep_fetch_the_next_panel() {
+        let (m, k, n) = (64, 50, 3 * PANEL);
+        let b = Packed::new(&vec![1.0f32; k * n], (n, 1), k, n);
+        let mut c = vec![0.0; m * n];
+        let mut fetched = [0; 3];
+        over_tiles::<true>(m, n, Start::Old, &mut c, n, m, |at| {
+            let (from, pace) = ahead(&b, &at);
+            if pace > 0 {
+                let next = b.panel(at.panel + 1);
+                assert_eq!(from, next[fetched[at.panel]..].as_ptr(), "row {}", at.row);
+                fetched[at.panel] += pace * k;
+            }
+        });
+        assert_eq!(fetched, [k * PANEL, k * PANEL, 0]);
+    }
+
+    /// A tile of eight rows would have to fetch more than a line with each of the k.
+    #[test]
+    fn few_rows_fetch_nothing() {
+        let b = Packed::new(&[1.0f32; 2 * PANEL], (2 * PANEL, 1), 1, 2 * PANEL);
+        let mut c = [0.0; 8 * 2 * PANEL];
+        over_tiles::<true>(8, 2 * PANEL, Start::Old, &mut c, 2 * PANEL, 64, |at| assert_eq!(ahead(&b, &at).1, 0));
+    }
 }

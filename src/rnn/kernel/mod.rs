@@ -98,13 +98,16 @@ pub struct AdamStep<T> {
 }
 
 /// Products that a tile's sums are made of: element `(r, p)` of its rows of A is `a[r * stride.0 + p * stride.1]`; `b` is the
-/// panel that they are multiplied with, of `k` rows.
+/// panel that they are multiplied with, of `k` rows. `ahead` is what is multiplied soon, of which a tile may fetch `pace` numbers
+/// into the second-level cache with each of the k: anywhere, it is not read.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms<T> {
     k: usize,
     a: *const T,
     stride: (usize, usize),
     b: *const T,
+    ahead: *const T,
+    pace: usize,
 }
 
 /// Some rows by a panel: `from` and `c` are at the tile's first element, `from` `ld` apart from row to row (0: one row for

@@ -90,7 +90,7 @@ unsafe fn part<const ROWS: usize, const VECTORS: usize>(
                 *sum = vld1q_f32(from.add(r * ld + v * LANES));
             }
         }
-        for &Terms { k, a, stride, b } in terms {
+        for &Terms { k, a, stride, b, .. } in terms {
             let (a, b) = (a.add(row * stride.0), b.add(column));
             for p in 0..k {
                 let mut row = [vdupq_n_f32(0.0); VECTORS];
@@ -126,7 +126,7 @@ unsafe fn wide(terms: &[Terms<f32>], from: *const f32, _ld: usize, c: *mut f32, 
             for (v, sum) in sum.iter_mut().enumerate() {
                 *sum = vld1q_f32(from.add(v * LANES));
             }
-            for &Terms { k, a, stride, b } in terms {
+            for &Terms { k, a, stride, b, .. } in terms {
                 for p in 0..k {
                     let x = *a.add(p * stride.1);
                     for (v, sum) in sum.iter_mut().enumerate() {

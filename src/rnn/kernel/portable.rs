@@ -442,7 +442,7 @@ unsafe fn tile_of<T: Real, const ROWS: usize, const COLUMNS: usize>(
             std::ptr::copy(from.add(r * ld), c.add(r * ldc), COLUMNS);
             std::slice::from_raw_parts_mut(c.add(r * ldc), COLUMNS)
         };
-        for &Terms { k, a, stride, b } in terms {
+        for &Terms { k, a, stride, b, .. } in terms {
             // SAFETY: the caller's promise.
             let b = unsafe { std::slice::from_raw_parts(b.add(panel * k * PANEL), k * PANEL) };
             for (p, b) in b.chunks_exact(PANEL).enumerate() {

@@ -15,7 +15,7 @@ pub const TILE_ROWS: [usize; 4] = [8, 4, 2, 1];
 pub const HALF: usize = PANEL / 2;
 
 /// Bytes of a matrix that the second-level cache holds.
-const CACHED_BYTES: usize = 1 << 20;
+pub const CACHED_BYTES: usize = 1 << 20;
 
 /// Rows that share one sweep over the panels of a matrix of so many bytes: few, so that they stay in the second-level cache, but
 /// twice as many where the panels come from beyond it, and four times where it has room for them.
@@ -49,6 +49,8 @@ pub struct Place {
     pub tile: Option<usize>,
     pub row: usize,
     pub panel: usize,
+    /// Rows of the sweep that come before it, and all.
+    pub sweep: (usize, usize),
     /// Of the last panel only the first [`HALF`] columns are asked for.
     pub half: bool,
     pub from: *const f32,
@@ -97,7 +99,8 @@ pub fn over_tiles<const HALVES: bool>(
                 let width = PANEL.min(n - column);
                 let half = HALVES && width <= HALF;
                 let whole = if half { HALF } else { PANEL };
-                let mut place = Place { tile: (!wide).then_some(tile), row, panel, half, from, ld, c: at, ldc };
+                let (tile_of, sweep) = ((!wide).then_some(tile), (row - first, end - first));
+                let mut place = Place { tile: tile_of, row, panel, sweep, half, from, ld, c: at, ldc };
                 // The last panel may not be whole: then the tile works in a buffer of whole panels. There is one call of
                 // `work`, so that the compiler puts it here.
                 let mut buffer: [f32; TILE_ROWS[0] * PANEL];
