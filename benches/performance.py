@@ -111,7 +111,7 @@ def engine(args, raw):
                 model, work, peer, threads, median = row[:5]
                 speeds[model, work, threads][peer][k] = float(median)
                 if command is ours and 'roofline' in columns and len(row) > columns['roofline']:
-                    share = row[columns['roofline']].rstrip('%')
+                    share = row[columns['roofline']]
                     bound = row[columns['bound']] if 'bound' in columns and len(row) > columns['bound'] else ''
                     shares[model, work, threads, peer].append((float(share), bound))
     tables = []
@@ -136,7 +136,7 @@ def engine(args, raw):
                     row.append('–')
                     continue
                 share = statistics.median(share for share, _ in of_peer)
-                row.append(f'{share if share > 2 else share * 100:.0f} % {of_peer[0][1]}'.strip())
+                row.append(f'{share * 100:.0f} % {of_peer[0][1]}'.strip())
             rows.append(row)
         head = ['model', 'workload', 'torch', 'ort', 'ort-int8', 'f32', 'bf16', 'int8', 'f32 / faster of torch, ort',
                 'bf16 / ort-int8', 'int8 / ort-int8', 'int8 / f32', 'roofline f32', 'bf16', 'int8']

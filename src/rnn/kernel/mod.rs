@@ -99,8 +99,9 @@ pub struct AdamStep<T> {
 
 /// Products that a tile's sums are made of: element `(r, p)` of its rows of A is `a[r * stride.0 + p * stride.1]`; `b` is the
 /// panel that they are multiplied with, of `k` rows. `ahead` is what is multiplied soon, of which a tile may fetch `pace` numbers
-/// into the second-level cache with each of the k: anywhere, it is not read.
+/// into the second-level cache with each of the k, as AVX-512's do: anywhere, it is not read.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub struct Terms<T> {
     k: usize,
     a: *const T,
