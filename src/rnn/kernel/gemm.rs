@@ -1,6 +1,6 @@
 //! The product in f32.
 
-use super::tiling::{CACHED_BYTES, Place, Start, TILE_ROWS, over_tiles, rows_of_a_sweep};
+use super::tiling::{CACHED_BYTES, Place, Start, over_tiles, rows_of_a_sweep};
 use super::{Kernels, PANEL, Packed, Real, Terms};
 
 /// Rows of a sweep from which on the next panel is fetched while one is multiplied: then it is a cache line at most with each of
@@ -77,12 +77,11 @@ pub fn gemm_sum<const N: usize>(
 /// The part of the next panel that this tile fetches, and how much of it with each of the k: the sweep's tiles together fetch all of it
 /// (less what their number of rows does not divide).
 fn ahead(b: &Packed<f32>, at: &Place) -> (*const f32, usize) {
-    let (before, rows) = at.sweep;
-    if rows < AHEAD_ROWS || (at.panel + 1) * PANEL >= b.columns() {
+    let (before, all) = at.sweep;
+    if all < AHEAD_ROWS || (at.panel + 1) * PANEL >= b.columns() {
         return (b.panel(at.panel).as_ptr(), 0);
     }
-    let tall = at.tile.map_or(1, |tile| TILE_ROWS[tile]);
-    (b.panel(at.panel + 1)[before * b.rows() * PANEL / rows..].as_ptr(), PANEL * tall / rows)
+    (b.panel(at.panel + 1)[before * b.rows() * PANEL / all..].as_ptr(), PANEL * at.rows / all)
 }
 
 #[cfg(test)]

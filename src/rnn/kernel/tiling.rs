@@ -48,6 +48,8 @@ pub struct Place {
     /// Index into [`TILE_ROWS`]; `None`: one row by [`WIDE`] panels.
     pub tile: Option<usize>,
     pub row: usize,
+    /// How many rows it has.
+    pub rows: usize,
     pub panel: usize,
     /// Rows of the sweep that come before it, and all.
     pub sweep: (usize, usize),
@@ -99,8 +101,8 @@ pub fn over_tiles<const HALVES: bool>(
                 let width = PANEL.min(n - column);
                 let half = HALVES && width <= HALF;
                 let whole = if half { HALF } else { PANEL };
-                let (tile_of, sweep) = ((!wide).then_some(tile), (row - first, end - first));
-                let mut place = Place { tile: tile_of, row, panel, sweep, half, from, ld, c: at, ldc };
+                let (kind, sweep) = ((!wide).then_some(tile), (row - first, end - first));
+                let mut place = Place { tile: kind, row, rows, panel, sweep, half, from, ld, c: at, ldc };
                 // The last panel may not be whole: then the tile works in a buffer of whole panels. There is one call of
                 // `work`, so that the compiler puts it here.
                 let mut buffer: [f32; TILE_ROWS[0] * PANEL];
