@@ -1,4 +1,4 @@
-//! AVX2 with FMA: a panel is four vectors; a tile takes half a panel at a time, four rows at most.
+//! AVX2 with FMA: a panel is four vectors. Six rows by half a panel, or two by a whole one, keep their sums in registers.
 
 use super::{Kernels, PANEL, Terms, WIDE, lanes, narrow, portable};
 use std::arch::x86_64::*;
@@ -25,8 +25,9 @@ macro_rules! compiled {
 
         static TABLE: Kernels = Kernels {
             name: "avx2",
-            tiles: [tile::<8>, tile::<4>, tile::<2>, tile::<1>],
-            halves: [half::<8>, half::<4>, half::<2>, half::<1>],
+            heights: [6, 4, 2, 1],
+            tiles: [tile::<6, 4, 2>, tile::<4, 4, 2>, tile::<2, 4, 4>, tile::<1, 4, 4>],
+            halves: [tile::<6, 2, 2>, tile::<4, 2, 2>, tile::<2, 2, 2>, tile::<1, 2, 2>],
             wide,
             // SAFETY (all): the table is only handed out by `kernels`, after it has seen the instructions.
             lstm_step: |hidden, gates, c, h| unsafe { lstm_step(hidden, gates, c, h) },
@@ -84,73 +85,52 @@ fn int8_rows(k: usize, offset: u8, a: &[f32], words: &mut [u32], scales: &mut [f
     narrow::int8_rows(k, offset, a, words, scales);
 }
 
+/// `ROWS` rows by `VECTORS` vectors of a panel, `AT_ONCE` of them at a time.
+///
 /// # Safety
 /// As [`portable::tile`]; the processor must have AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile<const ROWS: usize>(terms: &[Terms<f32>], from: *const f32, ld: usize, c: *mut f32, ldc: usize) {
-    // SAFETY: the caller's promise covers every part.
-    unsafe {
-        if ROWS == 8 {
-            half_tile::<4>(terms, 0, 0, from, ld, c, ldc);
-            half_tile::<4>(terms, 0, 16, from, ld, c, ldc);
-            half_tile::<4>(terms, 4, 0, from, ld, c, ldc);
-            half_tile::<4>(terms, 4, 16, from, ld, c, ldc);
-            return;
-        }
-        half_tile::<ROWS>(terms, 0, 0, from, ld, c, ldc);
-        half_tile::<ROWS>(terms, 0, 16, from, ld, c, ldc);
-    }
-}
-
-/// # Safety
-/// As [`tile`], for half a panel.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn half<const ROWS: usize>(terms: &[Terms<f32>], from: *const f32, ld: usize, c: *mut f32, ldc: usize) {
-    // SAFETY: the caller's promise covers every part.
-    unsafe {
-        if ROWS == 8 {
-            half_tile::<4>(terms, 0, 0, from, ld, c, ldc);
-            half_tile::<4>(terms, 4, 0, from, ld, c, ldc);
-            return;
-        }
-        half_tile::<ROWS>(terms, 0, 0, from, ld, c, ldc);
-    }
-}
-
-/// # Safety
-/// As [`tile`], for the rows from `row` and sixteen columns from `column` on.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn half_tile<const ROWS: usize>(
+unsafe fn tile<const ROWS: usize, const VECTORS: usize, const AT_ONCE: usize>(
     terms: &[Terms<f32>],
-    row: usize,
-    column: usize,
     from: *const f32,
     ld: usize,
     c: *mut f32,
     ldc: usize,
 ) {
-    // SAFETY: all addresses lie in what the caller promises: ROWS rows of C and A, k rows of half a panel.
+    const LANES: usize = 8;
+    // SAFETY: all addresses lie in what the caller promises: ROWS rows of C and A, k rows of the panel.
     unsafe {
-        let (from, c) = (from.add(row * ld + column), c.add(row * ldc + column));
-        let mut sum = [[_mm256_setzero_ps(); 2]; ROWS];
-        for (r, sum) in sum.iter_mut().enumerate() {
-            sum[0] = _mm256_loadu_ps(from.add(r * ld));
-            sum[1] = _mm256_loadu_ps(from.add(r * ld + 8));
-        }
-        for &Terms { k, a, stride, b, .. } in terms {
-            let (a, b) = (a.add(row * stride.0), b.add(column));
-            for p in 0..k {
-                let (b0, b1) = (_mm256_loadu_ps(b.add(p * PANEL)), _mm256_loadu_ps(b.add(p * PANEL + 8)));
-                for (r, sum) in sum.iter_mut().enumerate() {
-                    let x = _mm256_set1_ps(*a.add(r * stride.0 + p * stride.1));
-                    sum[0] = _mm256_fmadd_ps(x, b0, sum[0]);
-                    sum[1] = _mm256_fmadd_ps(x, b1, sum[1]);
+        for first in (0..VECTORS).step_by(AT_ONCE) {
+            let (from, c) = (from.add(first * LANES), c.add(first * LANES));
+            let mut sum = [[_mm256_setzero_ps(); AT_ONCE]; ROWS];
+            for (r, sum) in sum.iter_mut().enumerate() {
+                for (v, sum) in sum.iter_mut().enumerate() {
+                    *sum = _mm256_loadu_ps(from.add(r * ld + v * LANES));
                 }
             }
-        }
-        for (r, sum) in sum.iter().enumerate() {
-            _mm256_storeu_ps(c.add(r * ldc), sum[0]);
-            _mm256_storeu_ps(c.add(r * ldc + 8), sum[1]);
+            for &Terms { k, a, stride, b, ahead, pace } in terms {
+                let b = b.add(first * LANES);
+                // What is ahead is fetched once.
+                let (ahead, pace) = if first == 0 { (ahead, pace) } else { (b.cast(), 0) };
+                for p in 0..k {
+                    _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(p * pace).cast());
+                    let mut row = [_mm256_setzero_ps(); AT_ONCE];
+                    for (v, row) in row.iter_mut().enumerate() {
+                        *row = _mm256_loadu_ps(b.add(p * PANEL + v * LANES));
+                    }
+                    for (r, sum) in sum.iter_mut().enumerate() {
+                        let x = _mm256_set1_ps(*a.add(r * stride.0 + p * stride.1));
+                        for (sum, &b) in sum.iter_mut().zip(&row) {
+                            *sum = _mm256_fmadd_ps(x, b, *sum);
+                        }
+                    }
+                }
+            }
+            for (r, sum) in sum.iter().enumerate() {
+                for (v, &sum) in sum.iter().enumerate() {
+                    _mm256_storeu_ps(c.add(r * ldc + v * LANES), sum);
+                }
+            }
         }
     }
 }

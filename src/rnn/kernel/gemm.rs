@@ -1,6 +1,6 @@
 //! The product in f32.
 
-use super::tiling::{CACHED_BYTES, Place, Start, over_tiles, rows_of_a_sweep};
+use super::tiling::{Place, Start, is_beyond_cache, over_tiles, rows_of_a_sweep};
 use super::{Kernels, PANEL, Packed, Real, Terms};
 
 /// Rows of a sweep from which on the next panel is fetched while one is multiplied: then it is a cache line at most with each of
@@ -58,12 +58,12 @@ pub fn gemm_sum<const N: usize>(
         check_gemm(m, a, stride, b, c, ldc);
     }
     let bytes = factors.iter().map(|factors| factors.b.bytes()).sum();
-    let large = bytes > CACHED_BYTES;
-    over_tiles::<true>(m, n, start, c, ldc, rows_of_a_sweep(bytes), |at| {
+    let beyond = is_beyond_cache(bytes);
+    over_tiles::<true>(m, n, start, c, ldc, rows_of_a_sweep(bytes), &kernels.heights, |at| {
         let terms = factors.map(|Factors { a, stride, b }| {
             let (k, panel) = (b.rows(), b.panel(at.panel).as_ptr());
             let row = if k == 0 { a } else { &a[at.row * stride.0..] };
-            let (ahead, pace) = if large { ahead(b, &at) } else { (panel, 0) };
+            let (ahead, pace) = if beyond { ahead(b, &at) } else { (panel.cast(), 0) };
             Terms { k, a: row.as_ptr(), stride, b: panel, ahead, pace }
         });
         let tiles = if at.half { kernels.halves } else { kernels.tiles };
@@ -74,35 +74,45 @@ pub fn gemm_sum<const N: usize>(
     });
 }
 
-/// The part of the next panel that this tile fetches, and how much of it with each of the k: the sweep's tiles together fetch all of it
-/// (less what their number of rows does not divide).
-fn ahead(b: &Packed<f32>, at: &Place) -> (*const f32, usize) {
+/// The part of the next panel that this tile fetches, and how many bytes of it with each of the k: the sweep's tiles together
+/// fetch all of it.
+fn ahead(b: &Packed<f32>, at: &Place) -> (*const u8, usize) {
     let (before, all) = at.sweep;
     if all < AHEAD_ROWS || (at.panel + 1) * PANEL >= b.columns() {
-        return (b.panel(at.panel).as_ptr(), 0);
+        return (b.panel(at.panel).as_ptr().cast(), 0);
     }
-    (b.panel(at.panel + 1)[before * b.rows() * PANEL / all..].as_ptr(), PANEL * at.rows / all)
+    let next = b.panel(at.panel + 1)[before * b.rows() * PANEL / all..].as_ptr();
+    (next.cast(), (size_of::<f32>() * PANEL * at.rows).div_ceil(all))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tiling::TILE_ROWS;
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
-    fn the_tiles_of_a_sweep_fetch_the_next_panel() {
-        let (m, k, n) = (64, 50, 3 * PANEL);
-        let b = Packed::new(&vec![1.0f32; k * n], (n, 1), k, n);
-        let mut c = vec![0.0; m * n];
-        let mut fetched = [0; 3];
-        over_tiles::<true>(m, n, Start::Old, &mut c, n, m, |at| {
-            let (from, pace) = ahead(&b, &at);
-            if pace > 0 {
-                let next = b.panel(at.panel + 1);
-                assert_eq!(from, next[fetched[at.panel]..].as_ptr(), "row {}", at.row);
-                fetched[at.panel] += pace * k;
+    fn the_tiles_of_a_sweep_fetch_every_line_of_the_next_panel() {
+        const LINE: usize = 64;
+        for (m, heights) in [(64, TILE_ROWS), (64, [6, 4, 2, 1]), (100, [6, 4, 2, 1]), (256, [6, 4, 2, 1])] {
+            let (k, n) = (50, 3 * PANEL);
+            let b = Packed::new(&vec![1.0f32; k * n], (n, 1), k, n);
+            let mut c = vec![0.0; m * n];
+            let mut fetched = [const { BTreeSet::new() }; 3];
+            over_tiles::<true>(m, n, Start::Old, &mut c, n, m, &heights, |at| {
+                let (from, pace) = ahead(&b, &at);
+                if pace > 0 {
+                    fetched[at.panel].extend((0..k).map(|p| (from.addr() + p * pace) / LINE));
+                }
+            });
+            for (panel, fetched) in fetched[..2].iter().enumerate() {
+                let next = b.panel(panel + 1).as_ptr().addr() / LINE;
+                let missed: Vec<usize> =
+                    (next..next + k * PANEL * 4 / LINE).filter(|line| !fetched.contains(line)).collect();
+                assert!(missed.is_empty(), "{m} rows, panel {panel}: {missed:?}");
             }
-        });
-        assert_eq!(fetched, [k * PANEL, k * PANEL, 0]);
+            assert!(fetched[2].is_empty());
+        }
     }
 
     /// A tile of eight rows would have to fetch more than a line with each of the k.
@@ -110,6 +120,8 @@ mod tests {
     fn few_rows_fetch_nothing() {
         let b = Packed::new(&[1.0f32; 2 * PANEL], (2 * PANEL, 1), 1, 2 * PANEL);
         let mut c = [0.0; 8 * 2 * PANEL];
-        over_tiles::<true>(8, 2 * PANEL, Start::Old, &mut c, 2 * PANEL, 64, |at| assert_eq!(ahead(&b, &at).1, 0));
+        over_tiles::<true>(8, 2 * PANEL, Start::Old, &mut c, 2 * PANEL, 64, &TILE_ROWS, |at| {
+            assert_eq!(ahead(&b, &at).1, 0)
+        });
     }
 }

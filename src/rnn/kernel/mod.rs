@@ -98,8 +98,8 @@ pub struct AdamStep<T> {
 }
 
 /// Products that a tile's sums are made of: element `(r, p)` of its rows of A is `a[r * stride.0 + p * stride.1]`; `b` is the
-/// panel that they are multiplied with, of `k` rows. `ahead` is what is multiplied soon, of which a tile may fetch `pace` numbers
-/// into the second-level cache with each of the k, as AVX-512's do: anywhere, it is not read.
+/// panel that they are multiplied with, of `k` rows. `ahead` is what is multiplied soon, of which a tile may fetch `pace` bytes
+/// into the second-level cache with each of the k, as those of x86 do: anywhere, it is not read.
 #[derive(Debug, Clone, Copy)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub struct Terms<T> {
@@ -107,7 +107,7 @@ pub struct Terms<T> {
     a: *const T,
     stride: (usize, usize),
     b: *const T,
-    ahead: *const T,
+    ahead: *const u8,
     pace: usize,
 }
 
@@ -120,7 +120,9 @@ macro_rules! table {
         /// The table of kernels of one instruction set.
         pub struct Kernels {
             pub name: &'static str,
-            /// Tiles of [`tiling::TILE_ROWS`] rows by one panel.
+            /// Rows of the tiles, the tallest first, of at most [`tiling::MOST_ROWS`].
+            heights: [usize; 4],
+            /// Tiles of so many rows by one panel.
             tiles: [Tile; 4],
             /// As these, of the panel's first [`tiling::HALF`] columns.
             halves: [Tile; 4],
@@ -140,6 +142,7 @@ macro_rules! table {
 
         static PORTABLE: Kernels = Kernels {
             name: "portable",
+            heights: tiling::TILE_ROWS,
             tiles: [
                 portable::tile::<f32, 8, PANEL>,
                 portable::tile::<f32, 4, PANEL>,

@@ -12,7 +12,7 @@
 
 use super::PANEL;
 use super::memory::Memory;
-use super::tiling::{Start, over_tiles, rows_of_a_sweep};
+use super::tiling::{Start, TILE_ROWS, over_tiles, rows_of_a_sweep};
 use serde::{Deserialize, Serialize};
 use std::sync::OnceLock;
 
@@ -321,7 +321,8 @@ pub fn product(
         return;
     }
     let (words, row_scales) = (scratch.words[done * row_words..].as_ptr(), scratch.scales[done..].as_ptr());
-    over_tiles::<false>(m - done, b.n, start, &mut c[done * ldc..], ldc, rows_of_a_sweep(b.bytes()), |at| {
+    let sweep = rows_of_a_sweep(b.bytes());
+    over_tiles::<false>(m - done, b.n, start, &mut c[done * ldc..], ldc, sweep, &TILE_ROWS, |at| {
         let tile = at.tile.map_or(kernels.wide, |tile| kernels.tiles[tile]);
         let column = at.panel * PANEL;
         let rows = row_scales.wrapping_add(at.row);

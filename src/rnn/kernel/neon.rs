@@ -15,6 +15,7 @@ macro_rules! table {
     ($($name:ident($($arg:ident: $ty:ty),*);)*) => {
         pub static TABLE: Kernels = Kernels {
             name: "neon",
+            heights: super::tiling::TILE_ROWS,
             tiles: [tile::<8>, tile::<4>, tile::<2>, tile::<1>],
             halves: [half::<8>, half::<4>, half::<2>, half::<1>],
             wide,

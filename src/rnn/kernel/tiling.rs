@@ -8,8 +8,11 @@ use std::sync::OnceLock;
 /// Panels that a lone row goes through at once: one panel alone would leave it waiting on latency.
 pub const WIDE: usize = 4;
 
-/// Rows of the tiles, the tallest first.
-pub const TILE_ROWS: [usize; 4] = [8, 4, 2, 1];
+/// The most rows that a tile has.
+pub const MOST_ROWS: usize = 8;
+
+/// Rows of the tiles of most tables, the tallest first.
+pub const TILE_ROWS: [usize; 4] = [MOST_ROWS, 4, 2, 1];
 
 /// Columns of a half panel: a matrix may end in one (the few classes of a tagger's head).
 pub const HALF: usize = PANEL / 2;
@@ -25,6 +28,17 @@ pub fn rows_of_a_sweep(bytes: usize) -> usize {
         ..=CACHED_BYTES => 64,
         _ => *BEYOND.get_or_init(|| if second_level() < 2 * CACHED_BYTES { 128 } else { 256 }),
     }
+}
+
+/// Whether the panels of a matrix of so many bytes come from beyond the second-level cache. Where it is smaller than
+/// [`CACHED_BYTES`], half of it is for what they are multiplied with.
+pub fn is_beyond_cache(bytes: usize) -> bool {
+    static HELD: OnceLock<usize> = OnceLock::new();
+    let held = || match second_level() {
+        small @ 1..CACHED_BYTES => small / 2,
+        _ => CACHED_BYTES,
+    };
+    bytes > *HELD.get_or_init(held)
 }
 
 /// Bytes of the second-level cache, which nothing tells here.
@@ -45,7 +59,7 @@ pub enum Start<'a> {
 /// A tile's place: which kind, its first row and panel, and where its columns of the start and of C are.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
-    /// Index into [`TILE_ROWS`]; `None`: one row by [`WIDE`] panels.
+    /// Index into the table's tiles; `None`: one row by [`WIDE`] panels.
     pub tile: Option<usize>,
     pub row: usize,
     /// How many rows it has.
@@ -63,7 +77,8 @@ pub struct Place {
 }
 
 /// Calls `work` for the tiles that `c` `[m, n]` is made of. A tile may read a whole panel's columns at `from`, and write them
-/// at `c`, in each of its rows; with `HALVES` those that are `half` only a half panel's. `sweep`: [`rows_of_a_sweep`].
+/// at `c`, in each of its rows; with `HALVES` those that are `half` only a half panel's. `sweep`: [`rows_of_a_sweep`];
+/// `heights`: rows of the kinds of tile, the tallest, of at most [`MOST_ROWS`], first.
 #[inline(always)]
 pub fn over_tiles<const HALVES: bool>(
     m: usize,
@@ -72,6 +87,7 @@ pub fn over_tiles<const HALVES: bool>(
     c: &mut [f32],
     ldc: usize,
     sweep: usize,
+    heights: &[usize; 4],
     mut work: impl FnMut(Place),
 ) {
     if let Start::Row(row) = start {
@@ -89,10 +105,10 @@ pub fn over_tiles<const HALVES: bool>(
             let wide = end - first == 1 && panel + WIDE <= whole_panels;
             let (mut tile, mut row) = (0, first);
             while row < end {
-                while !wide && TILE_ROWS[tile] > end - row {
+                while !wide && heights[tile] > end - row {
                     tile += 1;
                 }
-                let (rows, column) = (if wide { 1 } else { TILE_ROWS[tile] }, panel * PANEL);
+                let (rows, column) = (if wide { 1 } else { heights[tile] }, panel * PANEL);
                 let at = c[row * ldc + column..].as_mut_ptr();
                 let (from, ld) = match start {
                     Start::Old => (at.cast_const(), ldc),
@@ -105,9 +121,9 @@ pub fn over_tiles<const HALVES: bool>(
                 let mut place = Place { tile: kind, row, rows, panel, sweep, half, from, ld, c: at, ldc };
                 // The last panel may not be whole: then the tile works in a buffer of whole panels. There is one call of
                 // `work`, so that the compiler puts it here.
-                let mut buffer: [f32; TILE_ROWS[0] * PANEL];
+                let mut buffer: [f32; MOST_ROWS * PANEL];
                 if width < whole {
-                    buffer = [0.0; TILE_ROWS[0] * PANEL];
+                    buffer = [0.0; MOST_ROWS * PANEL];
                     for r in 0..rows {
                         // SAFETY: `width` numbers are at each row of the start and of the buffer.
                         unsafe { buffer[r * PANEL..].as_mut_ptr().copy_from_nonoverlapping(from.add(r * ld), width) };
