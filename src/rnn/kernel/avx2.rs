@@ -26,6 +26,8 @@ macro_rules! compiled {
         static TABLE: Kernels = Kernels {
             name: "avx2",
             heights: [6, 4, 2, 1],
+            // A pass over half a panel leaves out every other line, which the processor's own fetching is poor at.
+            ahead_rows: 2,
             tiles: [tile::<6, 4, 2>, tile::<4, 4, 2>, tile::<2, 4, 4>, tile::<1, 4, 4>],
             halves: [tile::<6, 2, 2>, tile::<4, 2, 2>, tile::<2, 2, 2>, tile::<1, 2, 2>],
             wide,
@@ -98,7 +100,8 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, const AT_ONCE: usize>(
     ldc: usize,
 ) {
     const LANES: usize = 8;
-    // SAFETY: all addresses lie in what the caller promises: ROWS rows of C and A, k rows of the panel.
+    const LINE: usize = 64;
+    // SAFETY: all addresses lie in what the caller promises: ROWS rows of C and A, k rows of the panel. Fetching ahead may be of any.
     unsafe {
         for first in (0..VECTORS).step_by(AT_ONCE) {
             let (from, c) = (from.add(first * LANES), c.add(first * LANES));
@@ -110,10 +113,13 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, const AT_ONCE: usize>(
             }
             for &Terms { k, a, stride, b, ahead, pace } in terms {
                 let b = b.add(first * LANES);
-                // What is ahead is fetched once.
-                let (ahead, pace) = if first == 0 { (ahead, pace) } else { (b.cast(), 0) };
+                // Each pass fetches its part of what is ahead.
+                let pace = pace.div_ceil(VECTORS / AT_ONCE);
+                let ahead = ahead.wrapping_add(first / AT_ONCE * k * pace);
                 for p in 0..k {
-                    _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(p * pace).cast());
+                    for line in 0..AT_ONCE * LANES * size_of::<f32>() / LINE {
+                        _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(p * pace + line * LINE).cast());
+                    }
                     let mut row = [_mm256_setzero_ps(); AT_ONCE];
                     for (v, row) in row.iter_mut().enumerate() {
                         *row = _mm256_loadu_ps(b.add(p * PANEL + v * LANES));

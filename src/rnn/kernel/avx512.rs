@@ -26,6 +26,8 @@ macro_rules! compiled {
         static TABLE: Kernels = Kernels {
             name: "avx512",
             heights: super::tiling::TILE_ROWS,
+            // With fewer, a tile would have to fetch more than a line with each of the k.
+            ahead_rows: 16,
             tiles: [tile::<8, 2>, tile::<4, 2>, tile::<2, 2>, tile::<1, 2>],
             halves: [tile::<8, 1>, tile::<4, 1>, tile::<2, 1>, tile::<1, 1>],
             wide,

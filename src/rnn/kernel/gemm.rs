@@ -3,10 +3,6 @@
 use super::tiling::{Place, Start, is_beyond_cache, over_tiles, rows_of_a_sweep};
 use super::{Kernels, PANEL, Packed, Real, Terms};
 
-/// Rows of a sweep from which on the next panel is fetched while one is multiplied: then it is a cache line at most with each of
-/// the k. With fewer, the processor's own fetching is as good.
-const AHEAD_ROWS: usize = 16;
-
 /// Panics unless `a`, `b` and `c` hold what [`gemm`] will touch.
 pub fn check_gemm<T: Real>(m: usize, a: &[T], stride: (usize, usize), b: &Packed<T>, c: &[T], ldc: usize) {
     let (k, n) = (b.rows(), b.columns());
@@ -63,7 +59,7 @@ pub fn gemm_sum<const N: usize>(
         let terms = factors.map(|Factors { a, stride, b }| {
             let (k, panel) = (b.rows(), b.panel(at.panel).as_ptr());
             let row = if k == 0 { a } else { &a[at.row * stride.0..] };
-            let (ahead, pace) = if beyond { ahead(b, &at) } else { (panel.cast(), 0) };
+            let (ahead, pace) = if beyond { ahead(b, &at, kernels.ahead_rows) } else { (panel.cast(), 0) };
             Terms { k, a: row.as_ptr(), stride, b: panel, ahead, pace }
         });
         let tiles = if at.half { kernels.halves } else { kernels.tiles };
@@ -75,10 +71,10 @@ pub fn gemm_sum<const N: usize>(
 }
 
 /// The part of the next panel that this tile fetches, and how many bytes of it with each of the k: the sweep's tiles together
-/// fetch all of it.
-fn ahead(b: &Packed<f32>, at: &Place) -> (*const u8, usize) {
+/// fetch all of it, if it has `least` rows.
+fn ahead(b: &Packed<f32>, at: &Place, least: usize) -> (*const u8, usize) {
     let (before, all) = at.sweep;
-    if all < AHEAD_ROWS || (at.panel + 1) * PANEL >= b.columns() {
+    if all < least || (at.panel + 1) * PANEL >= b.columns() {
         return (b.panel(at.panel).as_ptr().cast(), 0);
     }
     let next = b.panel(at.panel + 1)[before * b.rows() * PANEL / all..].as_ptr();
@@ -100,7 +96,7 @@ mod tests {
             let mut c = vec![0.0; m * n];
             let mut fetched = [const { BTreeSet::new() }; 3];
             over_tiles::<true>(m, n, Start::Old, &mut c, n, m, &heights, |at| {
-                let (from, pace) = ahead(&b, &at);
+                let (from, pace) = ahead(&b, &at, 16);
                 if pace > 0 {
                     fetched[at.panel].extend((0..k).map(|p| (from.addr() + p * pace) / LINE));
                 }
@@ -115,13 +111,12 @@ mod tests {
         }
     }
 
-    /// A tile of eight rows would have to fetch more than a line with each of the k.
     #[test]
     fn few_rows_fetch_nothing() {
         let b = Packed::new(&[1.0f32; 2 * PANEL], (2 * PANEL, 1), 1, 2 * PANEL);
         let mut c = [0.0; 8 * 2 * PANEL];
         over_tiles::<true>(8, 2 * PANEL, Start::Old, &mut c, 2 * PANEL, 64, &TILE_ROWS, |at| {
-            assert_eq!(ahead(&b, &at).1, 0)
+            assert_eq!(ahead(&b, &at, 16).1, 0)
         });
     }
 }

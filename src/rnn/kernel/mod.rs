@@ -122,6 +122,8 @@ macro_rules! table {
             pub name: &'static str,
             /// Rows of the tiles, the tallest first, of at most [`tiling::MOST_ROWS`].
             heights: [usize; 4],
+            /// Rows of a sweep from which on the tiles fetch the next panel of a matrix that the cache does not hold.
+            ahead_rows: usize,
             /// Tiles of so many rows by one panel.
             tiles: [Tile; 4],
             /// As these, of the panel's first [`tiling::HALF`] columns.
@@ -143,6 +145,7 @@ macro_rules! table {
         static PORTABLE: Kernels = Kernels {
             name: "portable",
             heights: tiling::TILE_ROWS,
+            ahead_rows: usize::MAX,
             tiles: [
                 portable::tile::<f32, 8, PANEL>,
                 portable::tile::<f32, 4, PANEL>,

@@ -16,6 +16,7 @@ macro_rules! table {
         pub static TABLE: Kernels = Kernels {
             name: "neon",
             heights: super::tiling::TILE_ROWS,
+            ahead_rows: usize::MAX,
             tiles: [tile::<8>, tile::<4>, tile::<2>, tile::<1>],
             halves: [half::<8>, half::<4>, half::<2>, half::<1>],
             wide,
