@@ -278,6 +278,7 @@ impl Case {
     fn measure(&self, program: &Program, from: usize, to: usize) -> Result<Peak, BenchError> {
         let first = reached(program, from)?;
         let last = reached(program, to)?;
+        let records = counted(first.records, last.records)?;
         let seconds = last.at.duration_since(first.at).as_secs_f64().max(1e-9);
         let spent = |stage: Stage| {
             let name = format!("stage_seconds_total{{stage=\"{}\"}}", stage.name());
@@ -285,7 +286,7 @@ impl Case {
         };
         let each = |stages: &[Stage]| stages.iter().map(|stage| spent(*stage)).sum::<f64>() / self.threads as f64;
         Ok(Peak {
-            records_per_s: (last.records - first.records) / seconds,
+            records_per_s: records / seconds,
             words_per_s: 0.0,
             mb_per_s: 0.0,
             cores: (last.usage.0 - first.usage.0) / seconds,
@@ -328,6 +329,14 @@ struct Sight {
     usage: (f64, f64),
 }
 
+/// Records committed between two sights: there are none where both ends were committed at once, and then no rate.
+fn counted(first: f64, last: f64) -> Result<f64, BenchError> {
+    if last > first {
+        return Ok(last - first);
+    }
+    Err(BenchError(format!("all records to be counted were committed at once, with {first} others: raise --budget")))
+}
+
 /// Waits until so many records are committed.
 fn reached(program: &Program, records: usize) -> Result<Sight, BenchError> {
     let (mut seen, mut since) = (0.0, Instant::now());
@@ -367,6 +376,13 @@ impl BenchModel {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_committed_at_once_has_no_rate() {
+        assert_eq!(counted(10.0, 25.0).map_err(|e| e.0), Ok(15.0));
+        let error = counted(25.0, 25.0).map(|_| ()).map_err(|e| e.0).unwrap_err();
+        assert!(error.contains("with 25 others: raise --budget"), "{error}");
+    }
 
     #[test]
     fn an_output_tells_which_record_it_belongs_to() {

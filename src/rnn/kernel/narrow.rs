@@ -145,8 +145,7 @@ pub struct NarrowKernels {
     pub wide: NarrowTile,
     /// Where there is a matrix unit: it takes as many rows as are whole blocks of [`TALL_ROWS`].
     pub tall: Option<Tall>,
-    /// As that of [`super::Kernels`], of the instruction that multiplies; none where there is no such one, and products are
-    /// those of f32.
+    /// As that of [`super::Kernels`], of the instructions that multiply; none where the peak of f32 is taken for it.
     pub peak: Option<fn(usize) -> f64>,
 }
 
