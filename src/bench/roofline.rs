@@ -4,6 +4,7 @@
 use super::engine::{BenchModel, Workload};
 use crate::rnn::Cell;
 use crate::rnn::kernel;
+use crate::rnn::kernel::memory::Memory;
 use crate::rnn::kernel::narrow;
 use crate::rnn::matrix::Precision;
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use std::time::Instant;
 pub struct Roofline {
     /// Operations per second in each precision.
     peak: [f64; 3],
-    /// Bytes per second by the size of what is read, in powers of two from 16 KiB on.
+    /// Bytes per second by the size of what is read: [`sizes`].
     read: BTreeMap<usize, f64>,
 }
 
@@ -24,6 +25,14 @@ pub struct Limit {
     pub steps_per_second: f64,
     /// Where most of that time goes: `"compute"` or `"memory"`.
     pub bound: &'static str,
+}
+
+/// The most bytes whose reading is measured.
+const LARGEST: usize = 64 << 20;
+
+/// Bytes whose reading is measured: powers of two from 16 KiB on, and one and a half times each.
+fn sizes() -> impl Iterator<Item = usize> {
+    (14..26).flat_map(|power| [1 << power, 3 << (power - 1)]).chain([LARGEST])
 }
 
 /// The best of some rounds of `work`, in units that it counts, per second.
@@ -45,15 +54,16 @@ impl Roofline {
             let peak = narrow.unwrap_or(kernels.peak);
             best_rate(|| peak(1 << 18))
         });
-        let read = (14..=26).map(|power: u32| {
-            let numbers = vec![1.0f32; (1 << power) / size_of::<f32>()];
-            let times = (1usize << 26 >> power).max(1);
-            let bytes = (times << power) as f64;
+        let read = sizes().map(|size| {
+            // In the same kind of memory as weights.
+            let mut numbers = Memory::zeroed(size / size_of::<f32>());
+            numbers.fill(1.0);
+            let times = LARGEST / size;
             let rate = best_rate(|| {
                 (0..times).for_each(|_| _ = std::hint::black_box((kernels.read)(std::hint::black_box(&numbers))));
-                bytes
+                (times * size) as f64
             });
-            (1 << power, rate)
+            (size, rate)
         });
         Roofline { peak, read: read.collect() }
     }
@@ -103,5 +113,20 @@ impl Roofline {
         let reads: Vec<String> =
             self.read.iter().map(|(bytes, rate)| format!("{} KiB {:.0}", bytes >> 10, rate / 1e9)).collect();
         format!("# peak, G operations/s: {}; read, GB/s: {}", peaks.join(", "), reads.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_held_against_the_next_larger_size_that_was_read() {
+        let read: BTreeMap<usize, f64> = sizes().map(|size| (size, 1.0 / size as f64)).collect();
+        assert!(read.keys().copied().eq(sizes()), "sizes grow");
+        let roofline = Roofline { peak: [1.0; 3], read };
+        let held = |bytes| (1.0 / roofline.bandwidth(bytes)).round() as usize;
+        assert_eq!([held(1), held(23 << 20), held(25 << 20)], [16 << 10, 24 << 20, 32 << 20]);
+        assert_eq!(held(LARGEST + 1), LARGEST);
     }
 }

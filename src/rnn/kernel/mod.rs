@@ -43,7 +43,7 @@ pub mod portable;
 
 mod gemm;
 mod lanes;
-mod memory;
+pub mod memory;
 pub mod narrow;
 mod packed;
 mod tiling;

@@ -90,6 +90,7 @@ pub fn over_tiles<const HALVES: bool>(
     heights: &[usize; 4],
     mut work: impl FnMut(Place),
 ) {
+    assert!(heights[0] <= MOST_ROWS, "a tile would not fit the buffer of the last panel");
     if let Start::Row(row) = start {
         assert!(row.len() >= n, "the start is shorter than a row of C");
     }
