@@ -1,5 +1,6 @@
 //! AVX2 with FMA: a panel is four vectors. Six rows by half a panel, or two by a whole one, keep their sums in registers.
 
+use super::memory::LINE;
 use super::{Kernels, PANEL, Terms, WIDE, lanes, narrow, portable};
 use std::arch::x86_64::*;
 
@@ -100,7 +101,6 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, const AT_ONCE: usize>(
     ldc: usize,
 ) {
     const LANES: usize = 8;
-    const LINE: usize = 64;
     // SAFETY: all addresses lie in what the caller promises: ROWS rows of C and A, k rows of the panel. Fetching ahead may be of any.
     unsafe {
         for first in (0..VECTORS).step_by(AT_ONCE) {

@@ -83,13 +83,13 @@ fn ahead(b: &Packed<f32>, at: &Place, least: usize) -> (*const u8, usize) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::memory::LINE;
     use super::super::tiling::TILE_ROWS;
     use super::*;
     use std::collections::BTreeSet;
 
     #[test]
     fn the_tiles_of_a_sweep_fetch_every_line_of_the_next_panel() {
-        const LINE: usize = 64;
         for (m, heights) in [(64, TILE_ROWS), (64, [6, 4, 2, 1]), (100, [6, 4, 2, 1]), (256, [6, 4, 2, 1])] {
             let (k, n) = (50, 3 * PANEL);
             let b = Packed::new(&vec![1.0f32; k * n], (n, 1), k, n);

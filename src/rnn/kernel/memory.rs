@@ -7,7 +7,7 @@ use bytemuck::Pod;
 use memmap2::MmapMut;
 
 /// Bytes of a cache line; panels start on one.
-const LINE: usize = 64;
+pub const LINE: usize = 64;
 
 /// Bytes of a huge page on x86-64, and on ARM64 with pages of 4 KiB.
 const HUGE: usize = 2 << 20;

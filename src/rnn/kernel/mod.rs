@@ -43,7 +43,7 @@ pub mod portable;
 
 mod gemm;
 mod lanes;
-pub mod memory;
+pub(crate) mod memory;
 pub mod narrow;
 mod packed;
 mod tiling;

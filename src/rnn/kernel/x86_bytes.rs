@@ -163,30 +163,32 @@ const CHAINS: usize = 12;
 
 #[target_feature(enable = "avx2,fma")]
 fn pairs_peak(rounds: usize) -> f64 {
-    let x = _mm256_set1_epi32(std::hint::black_box(0x0102_0304));
-    let mut chains = [_mm256_set1_epi32(1); CHAINS];
-    for _ in 0..rounds {
-        for chain in &mut chains {
-            // With numbers that stay the same, all but the addition would be done once.
-            // SAFETY: this function has the instructions.
-            *chain = unsafe { Pairs::dot(*chain, x, *chain) };
-        }
-    }
-    let sum = chains.into_iter().reduce(|a, b| _mm256_add_epi32(a, b)).unwrap_or(x);
-    std::hint::black_box(_mm256_extract_epi32::<0>(sum));
-    (rounds * CHAINS * 32 * 2) as f64
+    // SAFETY: this function has the instructions.
+    unsafe { peak::<Pairs>(rounds) }
 }
 
 #[target_feature(enable = "avx2,avxvnni")]
 fn avx_vnni_peak(rounds: usize) -> f64 {
-    let x = _mm256_set1_epi32(std::hint::black_box(0x0102_0304));
-    let mut chains = [_mm256_set1_epi32(1); CHAINS];
-    for _ in 0..rounds {
-        for chain in &mut chains {
-            *chain = _mm256_dpbusd_avx_epi32(*chain, x, x);
+    // SAFETY: this function has the instructions.
+    unsafe { peak::<Vex>(rounds) }
+}
+
+/// # Safety
+/// The processor must have AVX2 and the instructions of `D`.
+#[inline(always)]
+unsafe fn peak<D: Dot>(rounds: usize) -> f64 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let x = _mm256_set1_epi32(std::hint::black_box(0x0102_0304));
+        let mut chains = [_mm256_set1_epi32(1); CHAINS];
+        for _ in 0..rounds {
+            for chain in &mut chains {
+                // With numbers that stay the same, of `Pairs` all but the addition would be done once.
+                *chain = D::dot(*chain, x, *chain);
+            }
         }
+        let sum = chains.into_iter().reduce(|a, b| _mm256_add_epi32(a, b)).unwrap_or(x);
+        std::hint::black_box(_mm256_extract_epi32::<0>(sum));
     }
-    let sum = chains.into_iter().reduce(|a, b| _mm256_add_epi32(a, b)).unwrap_or(x);
-    std::hint::black_box(_mm256_extract_epi32::<0>(sum));
     (rounds * CHAINS * 32 * 2) as f64
 }
