@@ -31,6 +31,7 @@ macro_rules! compiled {
             ahead_rows: 2,
             tiles: [tile::<6, 4, 2>, tile::<4, 4, 2>, tile::<2, 4, 4>, tile::<1, 4, 4>],
             halves: [tile::<6, 2, 2>, tile::<4, 2, 2>, tile::<2, 2, 2>, tile::<1, 2, 2>],
+            pairs: &[],
             wide,
             // SAFETY (all): the table is only handed out by `kernels`, after it has seen the instructions.
             lstm_step: |hidden, gates, c, h| unsafe { lstm_step(hidden, gates, c, h) },

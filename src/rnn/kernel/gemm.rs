@@ -1,6 +1,6 @@
 //! The product in f32.
 
-use super::tiling::{Place, Start, is_beyond_cache, over_tiles, rows_of_a_sweep};
+use super::tiling::{Place, Start, Width, is_beyond_cache, over_tiles, pair_rows, rows_of_a_sweep};
 use super::{Kernels, PANEL, Packed, Real, Terms};
 
 /// Panics unless `a`, `b` and `c` hold what [`gemm`] will touch.
@@ -55,30 +55,36 @@ pub fn gemm_sum<const N: usize>(
     }
     let bytes = factors.iter().map(|factors| factors.b.bytes()).sum();
     let beyond = is_beyond_cache(bytes);
-    over_tiles::<true>(m, n, start, c, ldc, rows_of_a_sweep(bytes), &kernels.heights, |at| {
+    let (sweep, pairs) = (rows_of_a_sweep(bytes), pair_rows(kernels.pairs, m, bytes));
+    over_tiles::<true>(m, n, start, c, ldc, sweep, &kernels.heights, pairs, |at| {
         let terms = factors.map(|Factors { a, stride, b }| {
             let (k, panel) = (b.rows(), b.panel(at.panel).as_ptr());
             let row = if k == 0 { a } else { &a[at.row * stride.0..] };
             let (ahead, pace) = if beyond { ahead(b, &at, kernels.ahead_rows) } else { (panel.cast(), 0) };
             Terms { k, a: row.as_ptr(), stride, b: panel, ahead, pace }
         });
-        let tiles = if at.half { kernels.halves } else { kernels.tiles };
-        let tile = at.tile.map_or(kernels.wide, |tile| tiles[tile]);
+        let tile = match at.width {
+            Width::Half => kernels.halves[at.tile],
+            Width::Panel => kernels.tiles[at.tile],
+            Width::Pair => kernels.pairs[at.tile],
+            Width::Wide => kernels.wide,
+        };
         // SAFETY: check_gemm: the tile's rows of A hold k elements; `over_tiles` gives room for whole panels, or half ones, at
         // `from` and `c`; the panels that the tile goes through follow one another. The table's entry runs on this processor.
         unsafe { tile(&terms, at.from, at.ld, at.c, at.ldc) };
     });
 }
 
-/// The part of the next panel that this tile fetches, and how many bytes of it with each of the k: the sweep's tiles together
-/// fetch all of it, if it has `least` rows.
+/// The part of the next panel, or two, that this tile fetches, and how many bytes of it with each of the k: the sweep's tiles
+/// together fetch all of it, if it has `least` rows.
 fn ahead(b: &Packed<f32>, at: &Place, least: usize) -> (*const u8, usize) {
     let (before, all) = at.sweep;
-    if all < least || (at.panel + 1) * PANEL >= b.columns() {
+    let panels = at.width.panels();
+    if all < least || (at.panel + panels) * PANEL >= b.columns() {
         return (b.panel(at.panel).as_ptr().cast(), 0);
     }
-    let next = b.panel(at.panel + 1)[before * b.rows() * PANEL / all..].as_ptr();
-    (next.cast(), (size_of::<f32>() * PANEL * at.rows).div_ceil(all))
+    let next = b.panel(at.panel + panels).as_ptr().wrapping_add(before * b.rows() * panels * PANEL / all);
+    (next.cast(), (size_of::<f32>() * panels * PANEL * at.rows).div_ceil(all))
 }
 
 #[cfg(test)]
@@ -90,24 +96,36 @@ mod tests {
 
     #[test]
     fn the_tiles_of_a_sweep_fetch_every_line_of_the_next_panel() {
-        for (m, heights) in [(64, TILE_ROWS), (64, [6, 4, 2, 1]), (100, [6, 4, 2, 1]), (256, [6, 4, 2, 1])] {
-            let (k, n) = (50, 3 * PANEL);
+        let avx2 = [6, 4, 2, 1];
+        for (m, heights, pairs) in [
+            (64, TILE_ROWS, 0),
+            (64, avx2, 0),
+            (100, avx2, 0),
+            (256, avx2, 0),
+            (8, TILE_ROWS, 0),
+            (8, TILE_ROWS, 6),
+            (12, TILE_ROWS, 6),
+            (64, TILE_ROWS, 6),
+            (256, TILE_ROWS, 6),
+        ] {
+            const PANELS: usize = 5;
+            let (k, n) = (50, PANELS * PANEL);
             let b = Packed::new(&vec![1.0f32; k * n], (n, 1), k, n);
             let mut c = vec![0.0; m * n];
-            let mut fetched = [const { BTreeSet::new() }; 3];
-            over_tiles::<true>(m, n, Start::Old, &mut c, n, m, &heights, |at| {
-                let (from, pace) = ahead(&b, &at, 16);
-                if pace > 0 {
-                    fetched[at.panel].extend((0..k).map(|p| (from.addr() + p * pace) / LINE));
-                }
+            let mut fetched = BTreeSet::new();
+            over_tiles::<true>(m, n, Start::Old, &mut c, n, m, &heights, pairs, |at| {
+                let (from, pace) = ahead(&b, &at, 8);
+                // What AVX-512's tiles fetch with each of the k.
+                assert!(pace <= 2 * LINE, "{m} rows: {pace} bytes");
+                let lines = pace.div_ceil(LINE);
+                fetched.extend((0..k).flat_map(|p| (0..lines).map(move |line| (from.addr() + p * pace) / LINE + line)));
+                assert!(pace > 0 || at.panel + at.width.panels() == PANELS);
             });
-            for (panel, fetched) in fetched[..2].iter().enumerate() {
-                let next = b.panel(panel + 1).as_ptr().addr() / LINE;
-                let missed: Vec<usize> =
-                    (next..next + k * PANEL * 4 / LINE).filter(|line| !fetched.contains(line)).collect();
-                assert!(missed.is_empty(), "{m} rows, panel {panel}: {missed:?}");
-            }
-            assert!(fetched[2].is_empty());
+            let first_ahead = if pairs > 0 { 2 } else { 1 };
+            let lines =
+                b.panel(first_ahead).as_ptr().addr() / LINE..b.panel(PANELS - 1).as_ptr_range().end.addr() / LINE;
+            let missed: Vec<usize> = lines.filter(|line| !fetched.contains(line)).collect();
+            assert!(missed.is_empty(), "{m} rows: {missed:?}");
         }
     }
 
@@ -115,7 +133,7 @@ mod tests {
     fn few_rows_fetch_nothing() {
         let b = Packed::new(&[1.0f32; 2 * PANEL], (2 * PANEL, 1), 1, 2 * PANEL);
         let mut c = [0.0; 8 * 2 * PANEL];
-        over_tiles::<true>(8, 2 * PANEL, Start::Old, &mut c, 2 * PANEL, 64, &TILE_ROWS, |at| {
+        over_tiles::<true>(8, 2 * PANEL, Start::Old, &mut c, 2 * PANEL, 64, &TILE_ROWS, 0, |at| {
             assert_eq!(ahead(&b, &at, 16).1, 0)
         });
     }

@@ -21,6 +21,7 @@ macro_rules! table {
             with: "neon",
             rows: Rows::$rows,
             tiles: [$tile::<8, 1>, $tile::<4, 1>, $tile::<2, 1>, $tile::<1, 1>],
+            pairs: &[],
             wide: $tile::<1, WIDE>,
             tall: None,
             peak: $peak,

@@ -30,6 +30,12 @@ pub fn rows_of_a_sweep(bytes: usize) -> usize {
     }
 }
 
+/// Rows that tiles of two panels have at most, 0 where there shall be none. Eight rows make one tile of one panel, which reads a
+/// matrix once; two of two panels read it twice, each time from where it is.
+pub fn pair_rows<T>(pairs: &[T], m: usize, bytes: usize) -> usize {
+    if m == MOST_ROWS && bytes > CACHED_BYTES / 2 { 0 } else { pairs.len() }
+}
+
 /// Whether the panels of a matrix of so many bytes come from beyond the second-level cache. Where it is smaller than
 /// [`CACHED_BYTES`], half of it is for what they are multiplied with.
 pub fn is_beyond_cache(bytes: usize) -> bool {
@@ -56,19 +62,40 @@ pub enum Start<'a> {
     Row(&'a [f32]),
 }
 
+/// How many columns a tile has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Width {
+    /// Of the last panel only the first [`HALF`] columns are asked for.
+    Half,
+    Panel,
+    /// Two panels.
+    Pair,
+    /// [`WIDE`] panels, one row.
+    Wide,
+}
+
+impl Width {
+    pub fn panels(self) -> usize {
+        match self {
+            Width::Half | Width::Panel => 1,
+            Width::Pair => 2,
+            Width::Wide => WIDE,
+        }
+    }
+}
+
 /// A tile's place: which kind, its first row and panel, and where its columns of the start and of C are.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
-    /// Index into the table's tiles; `None`: one row by [`WIDE`] panels.
-    pub tile: Option<usize>,
+    pub width: Width,
+    /// Index into the table's tiles of this width: of two panels there is one for each number of rows.
+    pub tile: usize,
     pub row: usize,
     /// How many rows it has.
     pub rows: usize,
     pub panel: usize,
     /// Rows of the sweep that come before it, and all.
     pub sweep: (usize, usize),
-    /// Of the last panel only the first [`HALF`] columns are asked for.
-    pub half: bool,
     pub from: *const f32,
     /// From one row of the start to the next: 0 where there is only one.
     pub ld: usize,
@@ -77,8 +104,9 @@ pub struct Place {
 }
 
 /// Calls `work` for the tiles that `c` `[m, n]` is made of. A tile may read a whole panel's columns at `from`, and write them
-/// at `c`, in each of its rows; with `HALVES` those that are `half` only a half panel's. `sweep`: [`rows_of_a_sweep`];
-/// `heights`: rows of the kinds of tile, the tallest, of at most [`MOST_ROWS`], first.
+/// at `c`, in each of its rows; with `HALVES` those that are [`Width::Half`] only a half panel's. `sweep`: [`rows_of_a_sweep`];
+/// `heights`: rows of the kinds of tile, the tallest, of at most [`MOST_ROWS`], first; of two panels
+/// there are tiles of each number of rows up to `pairs`.
 #[inline(always)]
 pub fn over_tiles<const HALVES: bool>(
     m: usize,
@@ -88,6 +116,7 @@ pub fn over_tiles<const HALVES: bool>(
     ldc: usize,
     sweep: usize,
     heights: &[usize; 4],
+    pairs: usize,
     mut work: impl FnMut(Place),
 ) {
     assert!(heights[0] <= MOST_ROWS, "a tile would not fit the buffer of the last panel");
@@ -101,48 +130,98 @@ pub fn over_tiles<const HALVES: bool>(
     let (panels, whole_panels) = (n.div_ceil(PANEL), n / PANEL);
     for first in (0..m).step_by(sweep) {
         let end = m.min(first + sweep);
+        // Tiles of two panels are all about as tall: so many rows, or one more in some.
+        let tiles = (end - first).div_ceil(pairs.max(1));
+        let (pair, taller) = ((end - first) / tiles, (end - first) % tiles);
         let mut panel = 0;
         while panel < panels {
-            let wide = end - first == 1 && panel + WIDE <= whole_panels;
-            let (mut tile, mut row) = (0, first);
+            let column = panel * PANEL;
+            let left = PANEL.min(n - column);
+            let width = match end - first {
+                1 if panel + WIDE <= whole_panels => Width::Wide,
+                2.. if pairs > 0 && panel + 2 <= whole_panels => Width::Pair,
+                _ if HALVES && left <= HALF => Width::Half,
+                _ => Width::Panel,
+            };
+            let whole = if width == Width::Half { HALF } else { PANEL };
+            let (mut tile, mut row, mut taller) = (0, first, taller);
             while row < end {
-                while !wide && heights[tile] > end - row {
-                    tile += 1;
+                if width == Width::Pair {
+                    tile = pair + usize::from(taller > 0) - 1;
+                    taller = taller.saturating_sub(1);
                 }
-                let (rows, column) = (if wide { 1 } else { heights[tile] }, panel * PANEL);
+                let rows = match width {
+                    Width::Wide => 1,
+                    Width::Pair => tile + 1,
+                    Width::Half | Width::Panel => {
+                        while heights[tile] > end - row {
+                            tile += 1;
+                        }
+                        heights[tile]
+                    }
+                };
                 let at = c[row * ldc + column..].as_mut_ptr();
                 let (from, ld) = match start {
                     Start::Old => (at.cast_const(), ldc),
                     Start::Row(row) => (row[column..].as_ptr(), 0),
                 };
-                let width = PANEL.min(n - column);
-                let half = HALVES && width <= HALF;
-                let whole = if half { HALF } else { PANEL };
-                let (kind, sweep) = ((!wide).then_some(tile), (row - first, end - first));
-                let mut place = Place { tile: kind, row, rows, panel, sweep, half, from, ld, c: at, ldc };
+                let sweep = (row - first, end - first);
+                let mut place = Place { width, tile, row, rows, panel, sweep, from, ld, c: at, ldc };
                 // The last panel may not be whole: then the tile works in a buffer of whole panels. There is one call of
                 // `work`, so that the compiler puts it here.
                 let mut buffer: [f32; MOST_ROWS * PANEL];
-                if width < whole {
+                if left < whole {
                     buffer = [0.0; MOST_ROWS * PANEL];
                     for r in 0..rows {
-                        // SAFETY: `width` numbers are at each row of the start and of the buffer.
-                        unsafe { buffer[r * PANEL..].as_mut_ptr().copy_from_nonoverlapping(from.add(r * ld), width) };
+                        // SAFETY: `left` numbers are at each row of the start and of the buffer.
+                        unsafe { buffer[r * PANEL..].as_mut_ptr().copy_from_nonoverlapping(from.add(r * ld), left) };
                     }
                     let inside = buffer.as_mut_ptr();
                     place = Place { from: inside, ld: PANEL, c: inside, ldc: PANEL, ..place };
                 }
                 let written = place.c;
                 work(place);
-                if width < whole {
+                if left < whole {
                     for r in 0..rows {
                         // SAFETY: as above, for C.
-                        unsafe { at.add(r * ldc).copy_from_nonoverlapping(written.add(r * PANEL), width) };
+                        unsafe { at.add(r * ldc).copy_from_nonoverlapping(written.add(r * PANEL), left) };
                     }
                 }
                 row += rows;
             }
-            panel += if wide { WIDE } else { 1 };
+            panel += width.panels();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_number_is_in_one_tile(
+            m in 1usize..70, n in 1usize..200, sweep in 1usize..70, heights in prop::sample::select(vec![TILE_ROWS, [6, 4, 2, 1]]),
+            pairs in 0usize..7
+        ) {
+            let mut c = vec![0.0f32; m * n];
+            over_tiles::<true>(m, n, Start::Old, &mut c, n, sweep, &heights, pairs, |at| {
+                let columns = if at.width == Width::Half { HALF } else { at.width.panels() * PANEL };
+                let known = match at.width {
+                    Width::Wide => at.rows == 1,
+                    Width::Pair => at.rows == at.tile + 1 && at.rows <= pairs,
+                    Width::Half | Width::Panel => at.rows == heights[at.tile],
+                };
+                assert!(known, "no such tile: {at:?}");
+                for r in 0..at.rows {
+                    for column in 0..columns {
+                        // SAFETY: a tile may write so many columns of its rows.
+                        unsafe { *at.c.add(r * at.ldc + column) += 1.0 };
+                    }
+                }
+            });
+            prop_assert!(c.iter().all(|&times| times == 1.0), "{c:?}");
         }
     }
 }

@@ -26,6 +26,7 @@ macro_rules! table {
             with: "avx2",
             rows: if $dot::OFFSET { Rows::Offset } else { Rows::Words },
             tiles: [$tile::<8, 1>, $tile::<4, 1>, $tile::<2, 1>, $tile::<1, 1>],
+            pairs: &[],
             wide: $tile::<1, WIDE>,
             tall: None,
             peak: $peak,

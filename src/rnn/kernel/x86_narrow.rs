@@ -13,8 +13,12 @@ pub fn kernels(precision: Precision) -> Vec<&'static NarrowKernels> {
     if precision == Precision::Int8 {
         let mut all = super::x86_bytes::kernels();
         if avx512 && is_x86_feature_detected!("avx512vnni") {
-            all.push(&VNNI);
-            all.extend(super::amx::kernels(&VNNI));
+            let mut there = [&VNNI, &VNNI_PAIRS];
+            if !cpuid::is_intel() {
+                there.reverse();
+            }
+            all.extend(there);
+            all.extend(super::amx::kernels(there[1]));
         }
         return all;
     }
@@ -29,12 +33,13 @@ pub fn kernels(precision: Precision) -> Vec<&'static NarrowKernels> {
 }
 
 macro_rules! table {
-    ($name:ident, $text:literal, $with:literal, $rows:ident, $tile:ident, $peak:expr) => {
+    ($name:ident, $text:literal, $with:literal, $rows:ident, $tile:ident, [$($pair:literal),*], $peak:expr) => {
         static $name: NarrowKernels = NarrowKernels {
             name: $text,
             with: $with,
             rows: Rows::$rows,
             tiles: [$tile::<8, 1>, $tile::<4, 1>, $tile::<2, 1>, $tile::<1, 1>],
+            pairs: &[$($tile::<$pair, 2>),*],
             wide: $tile::<1, WIDE>,
             tall: None,
             peak: $peak,
@@ -43,10 +48,13 @@ macro_rules! table {
 }
 
 // SAFETY of the peaks: the tables are only handed out by `kernels`, after it has seen the instructions.
-table!(VNNI, "avx512-vnni", "avx512", Offset, vnni, Some(|rounds| unsafe { vnni_peak(rounds) }));
-table!(AVX512_BF16, "avx512-bf16", "avx512", Words, bf16, Some(|rounds| unsafe { bf16_peak(rounds) }));
-table!(AVX512_BF16_BY_F32, "avx512", "avx512", Widened, bf16_by_f32, None);
-table!(AVX2_BF16, "avx2", "avx2", Widened, avx2_bf16, None);
+table!(VNNI, "avx512-vnni", "avx512", Offset, vnni, [], VNNI_PEAK);
+table!(VNNI_PAIRS, "avx512-vnni-pairs", "avx512-pairs", Offset, vnni, [1, 2, 3, 4, 5, 6], VNNI_PEAK);
+table!(AVX512_BF16, "avx512-bf16", "avx512", Words, bf16, [], Some(|rounds| unsafe { bf16_peak(rounds) }));
+table!(AVX512_BF16_BY_F32, "avx512", "avx512", Widened, bf16_by_f32, [], None);
+table!(AVX2_BF16, "avx2", "avx2", Widened, avx2_bf16, [], None);
+
+const VNNI_PEAK: Option<fn(usize) -> f64> = Some(|rounds| unsafe { vnni_peak(rounds) });
 
 /// int8: VPDPBUSD adds four products of an unsigned and a signed byte. The rows are 128 higher than they are, which Σ q of
 /// the column takes back.
@@ -68,13 +76,15 @@ unsafe fn vnni<const ROWS: usize, const PANELS: usize>(
     unsafe {
         let mut sum = [[[_mm512_setzero_si512(); 2]; PANELS]; ROWS];
         for g in 0..groups {
-            for panel in 0..PANELS {
+            let mut row = [[_mm512_setzero_si512(); 2]; PANELS];
+            for (panel, row) in row.iter_mut().enumerate() {
                 let b = b.add((panel * groups + g) * PANEL);
-                let (b0, b1) = (_mm512_load_si512(b.cast()), _mm512_load_si512(b.add(16).cast()));
-                for (r, sum) in sum.iter_mut().enumerate() {
-                    let x = _mm512_set1_epi32(*a.add(r * groups + g) as i32);
-                    sum[panel][0] = _mm512_dpbusd_epi32(sum[panel][0], x, b0);
-                    sum[panel][1] = _mm512_dpbusd_epi32(sum[panel][1], x, b1);
+                *row = [_mm512_load_si512(b.cast()), _mm512_load_si512(b.add(16).cast())];
+            }
+            for (r, sum) in sum.iter_mut().enumerate() {
+                let x = _mm512_set1_epi32(*a.add(r * groups + g) as i32);
+                for (sum, &b) in sum.as_flattened_mut().iter_mut().zip(row.as_flattened()) {
+                    *sum = _mm512_dpbusd_epi32(*sum, x, b);
                 }
             }
         }
