@@ -88,13 +88,16 @@ unsafe fn vnni<const ROWS: usize, const PANELS: usize>(
                 }
             }
         }
-        for (r, sum) in sum.iter().enumerate() {
-            let row = _mm512_set1_ps(*scales.rows.add(r));
-            for (v, &sum) in sum.as_flattened().iter().enumerate() {
-                let sum = _mm512_sub_epi32(sum, _mm512_loadu_si512(scales.sums.add(v * 16).cast()));
-                let scale = _mm512_mul_ps(row, _mm512_loadu_ps(scales.columns.add(v * 16)));
+        // Column by column, so that what is a column's own is loaded once.
+        let rows: [__m512; ROWS] = std::array::from_fn(|r| _mm512_set1_ps(*scales.rows.add(r)));
+        for v in 0..2 * PANELS {
+            let more = _mm512_loadu_si512(scales.sums.add(v * 16).cast());
+            let columns = _mm512_loadu_ps(scales.columns.add(v * 16));
+            for (r, sum) in sum.iter().enumerate() {
+                let exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum.as_flattened()[v], more));
                 let from = _mm512_loadu_ps(from.add(r * ld + v * 16));
-                _mm512_storeu_ps(c.add(r * ldc + v * 16), _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, from));
+                let scale = _mm512_mul_ps(rows[r], columns);
+                _mm512_storeu_ps(c.add(r * ldc + v * 16), _mm512_fmadd_ps(exact, scale, from));
             }
         }
     }
