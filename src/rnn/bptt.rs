@@ -4,7 +4,7 @@
 //! Generic over the number type: training runs in f32, gradients are checked in f64.
 
 use super::kernel::Packed;
-use super::layer::{LayerWeights, fold_bias, repeat};
+use super::layer::{LayerWeights, fold_bias};
 use super::real::Real;
 use super::{Cell, LayerSpec, Nonlinearity};
 
@@ -122,8 +122,8 @@ impl<T: Real> TrainLayer<T> {
         let rows: usize = sizes.iter().sum();
         let (cell, hidden) = (self.spec.cell, self.spec.hidden);
         let width = cell.gates() * hidden;
-        repeat(&mut tape.gates, &self.bias, rows);
-        T::gemm(rows, x, (self.input, 1), &self.w_ih, &mut tape.gates, width);
+        tape.gates.resize(rows * width, T::zero());
+        T::product(&self.bias, rows, x, &self.w_ih, &mut tape.gates);
         for kept in [&mut tape.h, &mut tape.c, &mut tape.h_prev, &mut tape.c_prev, &mut tape.hn] {
             kept.clear();
         }
@@ -153,10 +153,8 @@ impl<T: Real> TrainLayer<T> {
                 Cell::GruSimplified => T::simplified_rows(hidden, gates, h),
                 Cell::Gru => {
                     let from = tape.hn.len();
-                    for _ in 0..m {
-                        tape.hn.extend_from_slice(&self.bias_hn);
-                    }
-                    T::gemm(m, h, (hidden, 1), &self.w_hn, &mut tape.hn[from..], hidden);
+                    tape.hn.resize(from + m * hidden, T::zero());
+                    T::product(&self.bias_hn, m, h, &self.w_hn, &mut tape.hn[from..]);
                     T::gru_rows(hidden, gates, &tape.hn[from..], h);
                 }
                 Cell::Rnn => {

@@ -282,12 +282,3 @@ pub(super) fn fold_bias<T: super::real::Real>(cell: Cell, hidden: usize, b_ih: &
     }
     (bias, bias_hn)
 }
-
-/// Fills `out` with `times` copies of `row`.
-pub(crate) fn repeat<T: Copy>(out: &mut Vec<T>, row: &[T], times: usize) {
-    out.clear();
-    out.reserve(row.len() * times);
-    for _ in 0..times {
-        out.extend_from_slice(row);
-    }
-}

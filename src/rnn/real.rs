@@ -1,6 +1,6 @@
 //! The number type of engine and trainer: `f32` in earnest, `f64` to check gradients.
 
-use super::kernel::{self, Packed, elementwise};
+use super::kernel::{self, Factors, Packed, Start, elementwise};
 use ndarray::NdFloat;
 
 macro_rules! declared {
@@ -39,6 +39,9 @@ pub trait Real: NdFloat + Default + bytemuck::Pod {
     fn exp_(self) -> Self;
     /// `c[m, n] += a[m, k] · b[k, n]`; see [`kernel::gemm`].
     fn gemm(m: usize, a: &[Self], stride: (usize, usize), b: &Packed<Self>, c: &mut [Self], ldc: usize);
+    /// As [`Real::gemm`] over rows of A one after the other, into `c` `[m, n]` that holds this row in all of its rows: the same
+    /// bits, but what `c` holds is not read.
+    fn product(row: &[Self], m: usize, a: &[Self], b: &Packed<Self>, c: &mut [Self]);
     elementwise!(declared, Self);
 }
 
@@ -55,6 +58,10 @@ impl Real for f32 {
     }
     fn gemm(m: usize, a: &[f32], stride: (usize, usize), b: &Packed<f32>, c: &mut [f32], ldc: usize) {
         kernel::gemm(kernel::active(), m, a, stride, b, c, ldc);
+    }
+    fn product(row: &[f32], m: usize, a: &[f32], b: &Packed<f32>, c: &mut [f32]) {
+        let factors = Factors { a, stride: (b.rows(), 1), b };
+        kernel::gemm_sum(kernel::active(), Start::Row(row), m, [factors], c, b.columns());
     }
     elementwise!(of_the_table, f32);
 }
@@ -73,6 +80,10 @@ impl Real for f64 {
     fn gemm(m: usize, a: &[f64], stride: (usize, usize), b: &Packed<f64>, c: &mut [f64], ldc: usize) {
         kernel::check_gemm(m, a, stride, b, c, ldc);
         kernel::portable::gemm(m, a, stride, b, c, ldc);
+    }
+    fn product(row: &[f64], m: usize, a: &[f64], b: &Packed<f64>, c: &mut [f64]) {
+        c.chunks_exact_mut(b.columns()).for_each(|c| c.copy_from_slice(row));
+        Self::gemm(m, a, (b.rows(), 1), b, c, b.columns());
     }
     elementwise!(portable, f64);
 }

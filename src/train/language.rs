@@ -11,7 +11,6 @@ use crate::model::notes::surprise;
 use crate::model::params::{NetShape, Params};
 use crate::rnn::bptt::{add_columns, add_outer};
 use crate::rnn::kernel::Packed;
-use crate::rnn::layer::repeat;
 use crate::rnn::real::Real;
 
 /// The two matrices of a cluster, laid out for both ways.
@@ -119,8 +118,8 @@ impl<T: Real> NextUnit<T> {
         if count == 0 {
             return result;
         }
-        repeat(&mut self.logits, params.slice(head + 1), count);
-        T::gemm(count, &self.x, (top, 1), &net.head, &mut self.logits, classes);
+        self.logits.resize(count * classes, T::zero());
+        T::product(params.slice(head + 1), count, &self.x, &net.head, &mut self.logits);
         if let Some(softmax) = &shape.language {
             let wanted = self.units.iter().zip(&self.weights).map(|(&unit, &weight)| (softmax.head_row(unit), weight));
             result.loss += entropy_rows(classes, &mut self.logits, wanted);

@@ -16,7 +16,6 @@ use crate::rnn::LayerSpec;
 use crate::rnn::ahead::Windows;
 use crate::rnn::bptt::{BackScratch, Tape, TrainLayer, add_columns, add_outer};
 use crate::rnn::kernel::Packed;
-use crate::rnn::layer::repeat;
 use crate::rnn::real::Real;
 use crate::train::words::UniqueWords;
 
@@ -294,8 +293,8 @@ impl<T: Real> Worker<T> {
                 (self.pooled.len() / top, &self.pooled)
             }
         };
-        repeat(&mut self.logits, params.slice(head + 1), rows);
-        T::gemm(rows, x, (top, 1), &net.head, &mut self.logits, shape.classes);
+        self.logits.resize(rows * shape.classes, T::zero());
+        T::product(params.slice(head + 1), rows, x, &net.head, &mut self.logits);
     }
 
     fn forward_layers(

@@ -5,7 +5,6 @@ use crate::model::params::Params;
 use crate::model::transduce::{Places, TransduceShape};
 use crate::rnn::bptt::{TrainLayer, add_columns, add_outer};
 use crate::rnn::kernel::Packed;
-use crate::rnn::layer::repeat;
 use crate::rnn::real::Real;
 use crate::train::parallel::for_each;
 
@@ -33,8 +32,8 @@ impl<T: Real> Linear<T> {
 
     /// `out` becomes y `[rows, output]` of `x` `[rows, input]`.
     pub fn run(&self, rows: usize, x: &[T], out: &mut Vec<T>) {
-        repeat(out, &self.bias, rows);
-        T::gemm(rows, x, (self.input, 1), &self.forwards, out, self.output);
+        out.resize(rows * self.output, T::zero());
+        T::product(&self.bias, rows, x, &self.forwards, out);
     }
 
     /// Adds to `dx` `[rows, input]` what comes of `dy` `[rows, output]`.
