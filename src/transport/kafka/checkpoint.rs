@@ -249,7 +249,7 @@ mod tests {
     /// A partition that was read to its end.
     fn serve(store: &Store, partition: i32) {
         assert!(store.read_to(partition, 0, 0));
-        store.serve(partition);
+        assert!(store.serve(partition));
     }
 
     /// Writes states to two partitions, as commits do.
@@ -288,6 +288,7 @@ mod tests {
         assert_eq!((second.held(0).live, second.held(0).bytes, second.held(0).seen), (before.live, before.bytes, 199));
         // Not before it is known that nothing has come since.
         let key = [StreamId::within(0, b"stream-5").unwrap()];
+        assert!(!second.serve(0), "it is not known to be whole");
         assert!(second.load(&key).is_err());
         serve(&second, 0);
         assert_eq!(second.load(&key).unwrap()[0].as_ref().unwrap().entry.seen, 5);
@@ -345,7 +346,7 @@ mod tests {
         };
         // Up to here there were markers of transactions only.
         assert!(first.read_to(0, 6, 0));
-        first.serve(0);
+        assert!(first.serve(0));
         write(6, 6, 1).unwrap();
         write(7, 9, 3).unwrap();
         // Others were in charge and have written 10 to 19, or a batch of our own failed that is there all the same.
@@ -358,7 +359,7 @@ mod tests {
         let mark = Mark::new(20, b"key", of_others(5).1.as_deref());
         first.restore(0, &[of_others(4), of_others(5)], Some(mark), 0).unwrap();
         assert!(first.read_to(0, 22, 0));
-        first.serve(0);
+        assert!(first.serve(0));
         write(22, 22, 1).unwrap();
         assert_eq!((first.held(0).mark.map(|mark| mark.next), first.held(0).seen), (Some(23), 5));
         first.save().unwrap();

@@ -156,6 +156,18 @@ impl Shared {
         *self.connected.write().unwrap_or_else(PoisonError::into_inner) = connected.map(Arc::new);
     }
 
+    /// Partitions whose records are polled, and whose states the local copy lacks: it was opened anew, as it was saved last,
+    /// after an error of the disk.
+    fn unwhole(&self) -> Vec<i32> {
+        let whole = self.store.serving();
+        self.assignment.served().into_iter().filter(|partition| !whole.contains(partition)).collect()
+    }
+
+    /// Records of all partitions in charge are polled, and the states of all are there.
+    fn is_all_served(&self) -> bool {
+        self.assignment.is_all_served() && self.unwhole().is_empty()
+    }
+
     /// The local copy cannot be `done` ("saved", "written"): told until it has been saved again.
     fn copy_fails(&self, done: &str, error: &redb::Error) {
         self.events.checkpoint_not_saved(error);

@@ -519,7 +519,7 @@ impl Thread {
         self.shared.events.standby(following.len());
         if restoring.is_empty() {
             // Otherwise the source says so, once it serves them.
-            if self.shared.assignment.is_all_served() {
+            if self.shared.is_all_served() {
                 self.shared.health.fine("restore");
             }
             return;

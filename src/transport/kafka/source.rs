@@ -145,9 +145,13 @@ impl KafkaSource {
                         self.shared.health.trouble("group", format!("setting the position of a partition: {error}"));
                         continue;
                     }
+                    if !self.shared.store.serve(partition) {
+                        // The copy was opened anew since, because of another partition.
+                        self.restore_again(&[partition]);
+                        continue;
+                    }
                     self.shared.assignment.serve(partition, next);
                     served_more = true;
-                    self.shared.store.serve(partition);
                     self.ends.insert(partition, end);
                     if !self.paused
                         && let Err(error) = consumer.resume(&self.list(&[partition]))
@@ -163,8 +167,14 @@ impl KafkaSource {
         if self.shared.assignment.is_joined() && self.shared.assignment.to_position().is_empty() {
             self.shared.health.fine("group");
         }
-        if served_more && self.shared.assignment.is_all_served() {
+        if served_more && self.shared.is_all_served() {
             self.shared.health.fine("restore");
+        }
+    }
+
+    fn restore_again(&self, partitions: &[i32]) {
+        for (partition, epoch) in self.shared.assignment.restore_again(partitions) {
+            self.restorer.restore(partition, epoch);
         }
     }
 
@@ -392,6 +402,10 @@ impl Source for KafkaSource {
             // What is held of the states is read anew, once the file can be written.
             return Err(TransportError::Reassigned(self.shared.assignment.served()));
         }
+        let unwhole = self.shared.unwhole();
+        if !unwhole.is_empty() {
+            return Err(TransportError::Reassigned(unwhole));
+        }
         self.begin_restored(&consumer);
         let records = self.drain(&consumer, limits)?;
         self.look_at_statistics(&consumer);
@@ -423,14 +437,11 @@ impl Source for KafkaSource {
         let failed = |what: &str, error: &dyn std::fmt::Display| TransportError::Transient(format!("{what}: {error}"));
         self.shared.store.open_again().map_err(|error| failed("the local copy of the states", &error))?;
         // Where it is not certain what is committed, and where the copy is behind, the broker is asked.
-        let serving = self.shared.store.serving();
-        let doubtful: Vec<i32> = self.shared.assignment.served().into_iter().filter(|p| !serving.contains(p)).collect();
+        let doubtful = self.shared.unwhole();
         if !doubtful.is_empty() {
             let paused = consumer.pause(&self.list(&doubtful));
             paused.map_err(|error| failed("pausing partitions whose states are read back", &error))?;
-            for (partition, epoch) in self.shared.assignment.restore_again(&doubtful) {
-                self.restorer.restore(partition, epoch);
-            }
+            self.restore_again(&doubtful);
         }
         let positions = self.shared.assignment.labelled();
         self.seek(&consumer, &positions)

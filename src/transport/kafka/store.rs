@@ -337,12 +337,17 @@ impl Store {
         self.figures().get(&partition).copied().unwrap_or_default()
     }
 
-    /// From now on the partition is read, and its idle streams may be ended; not if it is not whole any more.
-    pub fn serve(&self, partition: i32) {
-        if let Some(figures) = self.figures().get_mut(&partition) {
+    /// From now on the partition is read, and its idle streams may be ended. False: it is not whole any more, and must be
+    /// restored again.
+    pub fn serve(&self, partition: i32) -> bool {
+        let mut figures = self.figures();
+        let whole = figures.get_mut(&partition).is_some_and(|figures| {
             figures.serving = figures.whole.is_some();
-        }
+            figures.serving
+        });
+        drop(figures);
         self.tell();
+        whole
     }
 
     /// Another instance is in charge: its streams are no longer ours to end. What is held of it stays.

@@ -17,7 +17,7 @@ fn change(partition: i32, key: &str, seen: i64, ended: bool) -> Change<'_> {
 /// A partition that was read to its end.
 fn serve(store: &Store, partition: i32) {
     assert!(store.read_to(partition, 0, store.opened()));
-    store.serve(partition);
+    assert!(store.serve(partition));
 }
 
 /// As a commit does, whatever is served.
