@@ -82,7 +82,8 @@ impl Real for f64 {
         kernel::portable::gemm(m, a, stride, b, c, ldc);
     }
     fn product(row: &[f64], m: usize, a: &[f64], b: &Packed<f64>, c: &mut [f64]) {
-        c.chunks_exact_mut(b.columns()).for_each(|c| c.copy_from_slice(row));
+        // A matrix may have no columns.
+        c.chunks_exact_mut(b.columns().max(1)).for_each(|c| c.copy_from_slice(row));
         Self::gemm(m, a, (b.rows(), 1), b, c, b.columns());
     }
     elementwise!(portable, f64);
