@@ -24,7 +24,7 @@ pub fn kernels() -> Vec<&'static Kernels> {
 static ONE: Kernels = TABLE;
 static PAIRS: Kernels = Kernels {
     name: "avx512-pairs",
-    // With fewer, a tile would have to fetch more than two lines with each of the k.
+    // With fewer, a tile would have to fetch more than two lines with each of the k. (Nine rows and eleven leave a tenth.)
     ahead_rows: 8,
     pairs: &[tile::<1, 4>, tile::<2, 4>, tile::<3, 4>, tile::<4, 4>, tile::<5, 4>, tile::<6, 4>],
     ..TABLE
