@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests need beside what Strand is built with (deploy/debian-deps.sh), on Debian 12 or later and
 # Ubuntu 22.04 or later, for x86-64 and ARM64:
-#   faketime                    from apt: a clock that can be set, for tests/faults_clock.rs
+#   faketime                    from apt: a clock that can be set, for tests/daemon/faults_clock.rs
 #   kcat, python3               from apt: run the examples in examples/kafka
 #   prometheus (with promtool)  from apt: checks the rules and dashboards in deploy/; its service is not started
 #   confluent-kafka             from PyPI, into target/test-tools/venv: runs the Python examples; and its librdkafka,

@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("Names", "F1 of spans, %", include_str!("ner.toml")),
     ];
     for (half, (title, unit, text)) in area.split_evenly((1, 2)).iter().zip(both) {
-        let mut recipe: Recipe = toml::from_str(text)?;
+        let mut recipe = Recipe::parse(text, &[])?;
         recipe.data.root = PathBuf::from(&data);
         let scores = sees.iter().map(|&sees| score(&recipe, sees)).collect::<Result<Vec<f64>, _>>()?;
         println!("| {title}, {unit} |{}", scores.iter().map(|s| format!(" {s:.2} |")).collect::<String>());

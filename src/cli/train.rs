@@ -1,7 +1,6 @@
 //! `strand train`: a model from a recipe.
 
 use super::usage;
-use anyhow::Context;
 use std::path::PathBuf;
 use strand::train::{Recipe, TrainError, train};
 
@@ -24,17 +23,13 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let name = args.config.display();
     let text = std::fs::read_to_string(&args.config).map_err(|e| usage(format!("cannot read {name}: {e}")))?;
-    let mut table: toml::Table = toml::from_str(&text).map_err(|e| usage(format!("{name}: {e}")))?;
-    for set in &args.sets {
-        strand::config::apply(&mut table, set)?;
-    }
-    // Through text again, so that errors show the line they mean.
-    let whole = toml::to_string(&table).with_context(|| format!("{name}"))?;
-    let recipe: Recipe = toml::from_str(&whole).map_err(|e| usage(format!("{name}: {e}")))?;
-    let report = train(&recipe, args.resume).map_err(|e| match e {
+    let explained = |e: TrainError| match e {
         TrainError::Recipe(detail) => usage(format!("{name}: {detail}")),
         other => other.into(),
-    })?;
+    };
+    let sets: Vec<&str> = args.sets.iter().map(String::as_str).collect();
+    let recipe = Recipe::parse(&text, &sets).map_err(explained)?;
+    let report = train(&recipe, args.resume).map_err(explained)?;
     let score = report.best.map_or("without a dev score".to_string(), |score| score.to_string());
     eprintln!(
         "{} written after {} epochs, the best was epoch {}: {score}",

@@ -2,10 +2,8 @@
 //! with an undisturbed run of the same records on the embedded transport.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-#[path = "../fault_report/mod.rs"]
-mod fault_report;
-
 use super::daemon_harness::{Daemon, Place};
+use super::fault_report::{Row, report as report_fault};
 use super::kafka_harness::{Broker, Record, Sender};
 use base64::Engine as _;
 use rand::{RngExt, SeedableRng};
@@ -199,7 +197,7 @@ pub fn kafka(broker: &Broker, delivery: &str) -> String {
 pub fn report(fault: &str, transport: &str, runs: usize, verdict: &Verdict, note: &str) {
     println!("{fault} ({transport}, {runs}): {verdict}; {note}");
     let Verdict { records, lost, wrong, contradicted, disordered, repeated, letters_repeated, .. } = verdict;
-    fault_report::report(&fault_report::Row {
+    report_fault(&Row {
         fault,
         transport,
         runs: runs as u64,

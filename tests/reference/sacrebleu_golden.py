@@ -1,4 +1,4 @@
-"""Golden values for tests/bleu.rs: corpus BLEU of made-up translations by sacrebleu, with its default settings (tokenizer 13a,
+"""Golden values for tests/numbers/bleu.rs: corpus BLEU of made-up translations by sacrebleu, with its default settings (tokenizer 13a,
 exponential smoothing, effective order off).
 
     python tests/reference/sacrebleu_golden.py > tests/golden/bleu.json

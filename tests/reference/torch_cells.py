@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Golden values from PyTorch for tests/cells.rs. Usage: torch_cells.py OUTDIR (tests/golden).
+"""Golden values from PyTorch for tests/numbers/cells.rs. Usage: torch_cells.py OUTDIR (tests/golden).
 
 cell_options.safetensors   every cell, plain, residual, normalised and both, two layers, unequal lengths: weights, input,
                            first state, outputs, last state, and the gradients of Σ weights · outputs at all of them

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Golden values from PyTorch for tests/parity.rs. Usage: torch_crf.py OUTDIR (tests/golden).
+"""Golden values from PyTorch for tests/numbers/parity.rs. Usage: torch_crf.py OUTDIR (tests/golden).
 
 crf.safetensors   a linear-chain CRF over sequences of unequal lengths, some of them cut at a border (without start or end
                   scores): -ln p of the right labels, the gradients of its weighted sum, the best path and the marginals

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Golden values from PyTorch for tests/parity.rs. Usage: torch_golden.py OUTDIR (tests/golden).
+"""Golden values from PyTorch for tests/numbers/parity.rs. Usage: torch_golden.py OUTDIR (tests/golden).
 
 cells.safetensors     every cell, depth 1 to 3, unequal lengths: weights, input, first state, outputs, last state
 training.safetensors  a tagger trained for 100 steps with the state carried: first weights, data, the loss of each step

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Golden values from PyTorch for tests/language_parity.rs. Usage: torch_language.py OUTDIR (tests/golden).
+"""Golden values from PyTorch for tests/numbers/language_parity.rs. Usage: torch_language.py OUTDIR (tests/golden).
 
 language.safetensors
     adaptive/…  torch.nn.AdaptiveLogSoftmaxWithLoss (with a head bias): weights, inputs, units, ln P of all and of these

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Golden values from PyTorch for tests/parity.rs. Usage: torch_lookahead.py OUTDIR (tests/golden).
+"""Golden values from PyTorch for tests/numbers/parity.rs. Usage: torch_lookahead.py OUTDIR (tests/golden).
 
 lookahead.safetensors   two bidirectional layers (LSTM, GRU, tanh) and a linear head over one stream, seen whole and in
                         windows of bounded look-ahead: weights by Strand's names, input, targets; for each case the class

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Golden values from PyTorch for tests/notes_parity.rs. Usage: torch_notes.py OUTDIR (tests/golden).
+"""Golden values from PyTorch for tests/numbers/notes_parity.rs. Usage: torch_notes.py OUTDIR (tests/golden).
 
 notes.safetensors: a network that tells sets of notes, one sigmoid a pitch, of streams of three classes (one-hot columns behind
 the pitches, a start vector each): weights, notes, the loss of binary_cross_entropy_with_logits summed over the pitches and

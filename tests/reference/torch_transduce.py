@@ -1,4 +1,4 @@
-"""Golden values for tests/transduce_parity.rs: loss and all gradients of small encoder–decoders in PyTorch, without and with
+"""Golden values for tests/numbers/transduce_parity.rs: loss and all gradients of small encoder–decoders in PyTorch, without and with
 attention, in f64.
 
     python tests/reference/torch_transduce.py tests/golden/transduce.safetensors

@@ -9,6 +9,7 @@ pub use data::{DataFormat, DataSpec, FileSpec, FileTable, GenomeTable, PairTable
 pub use task::{Symbols, TaskSpec};
 pub use train::{Schedule, TrainSpec};
 
+use super::TrainError;
 use crate::data::DnaScheme;
 use crate::encode::EncoderSpec;
 use crate::model::{DecodeKind, DecodeSpec, DecoderSpec, GenesSpec, LookAhead, Scheme, Task, lookahead};
@@ -41,6 +42,24 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// Reads a recipe's TOML, in which these keys are then set, each as `KEY=VALUE`.
+    ///
+    /// # Errors
+    /// [`TrainError::Recipe`] with what could not be read; its line is that of `text` if nothing is set.
+    pub fn parse(text: &str, sets: &[&str]) -> Result<Recipe, TrainError> {
+        let unread = |e: toml::de::Error| TrainError::recipe(e.to_string());
+        if sets.is_empty() {
+            return toml::from_str(text).map_err(unread);
+        }
+        let mut table: toml::Table = toml::from_str(text).map_err(unread)?;
+        for set in sets {
+            crate::config::apply(&mut table, set).map_err(|e| TrainError::recipe(e.to_string()))?;
+        }
+        // Through text again, so that errors show the line they mean.
+        let whole = toml::to_string(&table).map_err(|e| TrainError::recipe(e.to_string()))?;
+        toml::from_str(&whole).map_err(unread)
+    }
+
     /// Says what is out of range or does not go together.
     pub fn check(&self) -> Result<(), String> {
         self.train.check()?;
