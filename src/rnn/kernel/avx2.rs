@@ -1,8 +1,13 @@
-//! AVX2 with FMA: a panel is four vectors. Six rows by half a panel, or two by a whole one, keep their sums in registers.
+//! AVX2 with FMA: a panel is four vectors. Three rows by a panel, or six by half of one and then the other half, keep their sums in
+//! registers.
 
 use super::memory::LINE;
+use super::tiling::{Graded, Split};
 use super::{Kernels, PANEL, Terms, WIDE, lanes, narrow, portable};
 use std::arch::x86_64::*;
+
+/// Numbers of a vector.
+const LANES: usize = 8;
 
 /// Accumulators of the roofline's kernels: enough that none waits for the one before.
 const CHAINS: usize = 12;
@@ -29,9 +34,9 @@ macro_rules! compiled {
             heights: [6, 4, 2, 1],
             // A pass over half a panel leaves out every other line, which the processor's own fetching is poor at.
             ahead_rows: 2,
-            tiles: [tile::<6, 4, 2>, tile::<4, 4, 2>, tile::<2, 4, 4>, tile::<1, 4, 4>],
-            halves: [tile::<6, 2, 2>, tile::<4, 2, 2>, tile::<2, 2, 2>, tile::<1, 2, 2>],
-            pairs: &[],
+            tiles: [tile::<6, 4>, tile::<4, 4>, whole::<2>, whole::<1>],
+            halves: [tile::<6, 2>, tile::<4, 2>, tile::<2, 2>, tile::<1, 2>],
+            graded: Graded { split: Split::Tallest { least: 3 }, panels: 1, tiles: &[whole::<1>, whole::<2>, whole::<3>, tile::<4, 4>, tile::<5, 4>, tile::<6, 4>] },
             wide,
             // SAFETY (all): the table is only handed out by `kernels`, after it has seen the instructions.
             lstm_step: |hidden, gates, c, h| unsafe { lstm_step(hidden, gates, c, h) },
@@ -89,24 +94,24 @@ fn int8_rows(k: usize, offset: u8, a: &[f32], words: &mut [u32], scales: &mut [f
     narrow::int8_rows(k, offset, a, words, scales);
 }
 
-/// `ROWS` rows by `VECTORS` vectors of a panel, `AT_ONCE` of them at a time.
+/// `ROWS` rows by `VECTORS` vectors of a panel, two of them at a time.
 ///
 /// # Safety
 /// As [`portable::tile`]; the processor must have AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile<const ROWS: usize, const VECTORS: usize, const AT_ONCE: usize>(
+unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
     terms: &[Terms<f32>],
     from: *const f32,
     ld: usize,
     c: *mut f32,
     ldc: usize,
 ) {
-    const LANES: usize = 8;
+    const TWO: usize = 2;
     // SAFETY: all addresses lie in what the caller promises: ROWS rows of C and A, k rows of the panel. Fetching ahead may be of any.
     unsafe {
-        for first in (0..VECTORS).step_by(AT_ONCE) {
+        for first in (0..VECTORS).step_by(TWO) {
             let (from, c) = (from.add(first * LANES), c.add(first * LANES));
-            let mut sum = [[_mm256_setzero_ps(); AT_ONCE]; ROWS];
+            let mut sum = [[_mm256_setzero_ps(); TWO]; ROWS];
             for (r, sum) in sum.iter_mut().enumerate() {
                 for (v, sum) in sum.iter_mut().enumerate() {
                     *sum = _mm256_loadu_ps(from.add(r * ld + v * LANES));
@@ -115,13 +120,13 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, const AT_ONCE: usize>(
             for &Terms { k, a, stride, b, ahead, pace } in terms {
                 let b = b.add(first * LANES);
                 // Each pass fetches its part of what is ahead.
-                let pace = pace.div_ceil(VECTORS / AT_ONCE);
-                let ahead = ahead.wrapping_add(first / AT_ONCE * k * pace);
+                let pace = pace.div_ceil(VECTORS / TWO);
+                let ahead = ahead.wrapping_add(first / TWO * k * pace);
                 for p in 0..k {
-                    for line in 0..AT_ONCE * LANES * size_of::<f32>() / LINE {
+                    for line in 0..TWO * LANES * size_of::<f32>() / LINE {
                         _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(p * pace + line * LINE).cast());
                     }
-                    let mut row = [_mm256_setzero_ps(); AT_ONCE];
+                    let mut row = [_mm256_setzero_ps(); TWO];
                     for (v, row) in row.iter_mut().enumerate() {
                         *row = _mm256_loadu_ps(b.add(p * PANEL + v * LANES));
                     }
@@ -137,6 +142,46 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, const AT_ONCE: usize>(
                 for (v, &sum) in sum.iter().enumerate() {
                     _mm256_storeu_ps(c.add(r * ldc + v * LANES), sum);
                 }
+            }
+        }
+    }
+}
+
+/// `ROWS` rows by a panel, one vector of it for all rows at a time: twelve sums of three rows, what their rows are multiplied by
+/// and a vector are all registers there are.
+///
+/// # Safety
+/// As [`portable::tile`]; the processor must have AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn whole<const ROWS: usize>(terms: &[Terms<f32>], from: *const f32, ld: usize, c: *mut f32, ldc: usize) {
+    // SAFETY: all addresses lie in what the caller promises: ROWS rows of C and A, k rows of the panel. Fetching ahead may be of any.
+    unsafe {
+        let mut sum = [[_mm256_setzero_ps(); PANEL / LANES]; ROWS];
+        for (r, sum) in sum.iter_mut().enumerate() {
+            for (v, sum) in sum.iter_mut().enumerate() {
+                *sum = _mm256_loadu_ps(from.add(r * ld + v * LANES));
+            }
+        }
+        for &Terms { k, a, stride, b, ahead, pace } in terms {
+            for p in 0..k {
+                for line in 0..PANEL * size_of::<f32>() / LINE {
+                    _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(p * pace + line * LINE).cast());
+                }
+                let mut x = [_mm256_setzero_ps(); ROWS];
+                for (r, x) in x.iter_mut().enumerate() {
+                    *x = _mm256_set1_ps(*a.add(r * stride.0 + p * stride.1));
+                }
+                for v in 0..PANEL / LANES {
+                    let b = _mm256_loadu_ps(b.add(p * PANEL + v * LANES));
+                    for (sum, &x) in sum.iter_mut().zip(&x) {
+                        sum[v] = _mm256_fmadd_ps(x, b, sum[v]);
+                    }
+                }
+            }
+        }
+        for (r, sum) in sum.iter().enumerate() {
+            for (v, &sum) in sum.iter().enumerate() {
+                _mm256_storeu_ps(c.add(r * ldc + v * LANES), sum);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::cpuid::is_intel;
 use super::memory::LINE;
+use super::tiling::{Graded, Split};
 use super::{Kernels, PANEL, Terms, WIDE, lanes, narrow, portable};
 use std::arch::x86_64::*;
 
@@ -26,7 +27,11 @@ static PAIRS: Kernels = Kernels {
     name: "avx512-pairs",
     // With fewer, a tile would have to fetch more than two lines with each of the k. (Nine rows and eleven leave a tenth.)
     ahead_rows: 8,
-    pairs: &[tile::<1, 4>, tile::<2, 4>, tile::<3, 4>, tile::<4, 4>, tile::<5, 4>, tile::<6, 4>],
+    graded: Graded {
+        split: Split::Evenly,
+        panels: 2,
+        tiles: &[tile::<1, 4>, tile::<2, 4>, tile::<3, 4>, tile::<4, 4>, tile::<5, 4>, tile::<6, 4>],
+    },
     ..TABLE
 };
 
@@ -48,7 +53,7 @@ macro_rules! compiled {
             ahead_rows: 16,
             tiles: [tile::<8, 2>, tile::<4, 2>, tile::<2, 2>, tile::<1, 2>],
             halves: [tile::<8, 1>, tile::<4, 1>, tile::<2, 1>, tile::<1, 1>],
-            pairs: &[],
+            graded: Graded::NONE,
             wide,
             // SAFETY (all): the table is only handed out by `kernels`, after it has seen the instructions.
             lstm_step: |hidden, gates, c, h| unsafe { lstm_step(hidden, gates, c, h) },

@@ -1,6 +1,6 @@
 //! The product in f32.
 
-use super::tiling::{Place, Start, Width, is_beyond_cache, over_tiles, pair_rows, rows_of_a_sweep};
+use super::tiling::{Place, Start, Width, is_beyond_cache, over_tiles, rows_of_a_sweep};
 use super::{Kernels, PANEL, Packed, Real, Terms};
 
 /// Panics unless `a`, `b` and `c` hold what [`gemm`] will touch.
@@ -55,8 +55,8 @@ pub fn gemm_sum<const N: usize>(
     }
     let bytes = factors.iter().map(|factors| factors.b.bytes()).sum();
     let beyond = is_beyond_cache(bytes);
-    let (sweep, pairs) = (rows_of_a_sweep(bytes), pair_rows(kernels.pairs, m, bytes));
-    over_tiles::<true>(m, n, start, c, ldc, sweep, &kernels.heights, pairs, |at| {
+    let (sweep, graded) = (rows_of_a_sweep(bytes), kernels.graded.grades(m, bytes));
+    over_tiles::<true>(m, n, start, c, ldc, sweep, &kernels.heights, graded, |at| {
         let terms = factors.map(|Factors { a, stride, b }| {
             let (k, panel) = (b.rows(), b.panel(at.panel).as_ptr());
             let row = if k == 0 { a } else { &a[at.row * stride.0..] };
@@ -66,7 +66,7 @@ pub fn gemm_sum<const N: usize>(
         let tile = match at.width {
             Width::Half => kernels.halves[at.tile],
             Width::Panel => kernels.tiles[at.tile],
-            Width::Pair => kernels.pairs[at.tile],
+            Width::Graded => kernels.graded.tiles[at.tile],
             Width::Wide => kernels.wide,
         };
         // SAFETY: check_gemm: the tile's rows of A hold k elements; `over_tiles` gives room for whole panels, or half ones, at
@@ -75,11 +75,11 @@ pub fn gemm_sum<const N: usize>(
     });
 }
 
-/// The part of the next panel, or two, that this tile fetches, and how many bytes of it with each of the k: the sweep's tiles
+/// The part of the next panel, or panels, that this tile fetches, and how many bytes of it with each of the k: the sweep's tiles
 /// together fetch all of it, if it has `least` rows.
 fn ahead(b: &Packed<f32>, at: &Place, least: usize) -> (*const u8, usize) {
     let (before, all) = at.sweep;
-    let panels = at.width.panels();
+    let panels = at.panels;
     if all < least || (at.panel + panels) * PANEL >= b.columns() {
         return (b.panel(at.panel).as_ptr().cast(), 0);
     }
@@ -90,7 +90,7 @@ fn ahead(b: &Packed<f32>, at: &Place, least: usize) -> (*const u8, usize) {
 #[cfg(test)]
 mod tests {
     use super::super::memory::LINE;
-    use super::super::tiling::TILE_ROWS;
+    use super::super::tiling::{Graded, Grades, Split, TILE_ROWS};
     use super::*;
     use std::collections::{BTreeMap, BTreeSet};
     use std::ops::Range;
@@ -98,16 +98,22 @@ mod tests {
     #[test]
     fn the_tiles_of_a_sweep_fetch_every_line_of_the_next_panel() {
         let avx2 = [6, 4, 2, 1];
-        for (m, heights, pairs) in [
-            (64, TILE_ROWS, 0),
-            (64, avx2, 0),
-            (100, avx2, 0),
-            (256, avx2, 0),
-            (8, TILE_ROWS, 0),
-            (8, TILE_ROWS, 6),
-            (12, TILE_ROWS, 6),
-            (64, TILE_ROWS, 6),
-            (256, TILE_ROWS, 6),
+        let none = Graded::<()>::NONE.grades(0, 0);
+        let of_two = Grades { most: 6, panels: 2, ..none };
+        let whole = Grades { most: 6, panels: 1, split: Split::Tallest { least: 3 } };
+        for (m, heights, graded) in [
+            (64, TILE_ROWS, none),
+            (64, avx2, none),
+            (100, avx2, none),
+            (256, avx2, none),
+            (8, avx2, whole),
+            (100, avx2, whole),
+            (256, avx2, whole),
+            (8, TILE_ROWS, none),
+            (8, TILE_ROWS, of_two),
+            (12, TILE_ROWS, of_two),
+            (64, TILE_ROWS, of_two),
+            (256, TILE_ROWS, of_two),
         ] {
             const PANELS: usize = 5;
             let (k, n) = (50, PANELS * PANEL);
@@ -115,15 +121,15 @@ mod tests {
             let mut c = vec![0.0; m * n];
             // For the tiles of a panel, or two: those that come next, and what was fetched.
             let mut fetched = BTreeMap::<usize, (Range<usize>, BTreeSet<usize>)>::new();
-            over_tiles::<true>(m, n, Start::Old, &mut c, n, m, &heights, pairs, |at| {
+            over_tiles::<true>(m, n, Start::Old, &mut c, n, m, &heights, graded, |at| {
                 let (from, pace) = ahead(&b, &at, 8);
-                let next = at.panel + at.width.panels();
+                let next = at.panel + at.panels;
                 assert_eq!(pace > 0, next < PANELS, "{m} rows, panel {}", at.panel);
                 // What AVX-512's tiles fetch with each of the k.
                 assert!(pace <= 2 * LINE, "{m} rows: {pace} bytes");
                 let lines = (0..k)
                     .flat_map(|p| (0..pace.div_ceil(LINE)).map(move |line| (from.addr() + p * pace) / LINE + line));
-                let panels = next..PANELS.min(next + at.width.panels());
+                let panels = next..PANELS.min(next + at.panels);
                 fetched.entry(at.panel).or_insert((panels, BTreeSet::new())).1.extend(lines);
             });
             for (panel, (next, fetched)) in fetched.into_iter().filter(|(_, (next, _))| !next.is_empty()) {
@@ -139,8 +145,16 @@ mod tests {
     fn few_rows_fetch_nothing() {
         let b = Packed::new(&[1.0f32; 2 * PANEL], (2 * PANEL, 1), 1, 2 * PANEL);
         let mut c = [0.0; 8 * 2 * PANEL];
-        over_tiles::<true>(8, 2 * PANEL, Start::Old, &mut c, 2 * PANEL, 64, &TILE_ROWS, 0, |at| {
-            assert_eq!(ahead(&b, &at, 16).1, 0)
-        });
+        over_tiles::<true>(
+            8,
+            2 * PANEL,
+            Start::Old,
+            &mut c,
+            2 * PANEL,
+            64,
+            &TILE_ROWS,
+            Graded::<()>::NONE.grades(0, 0),
+            |at| assert_eq!(ahead(&b, &at, 16).1, 0),
+        );
     }
 }

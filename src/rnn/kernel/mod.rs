@@ -128,8 +128,7 @@ macro_rules! table {
             tiles: [Tile; 4],
             /// As these, of the panel's first [`tiling::HALF`] columns.
             halves: [Tile; 4],
-            /// Tiles of one, two and more rows by two panels, where that is faster.
-            pairs: &'static [Tile],
+            graded: tiling::Graded<Tile>,
             /// One row by [`WIDE`] panels.
             wide: Tile,
             pub lstm_step: fn(usize, &mut [f32], &mut [f32], &mut [f32]),
@@ -160,7 +159,7 @@ macro_rules! table {
                 portable::tile::<f32, 2, HALF>,
                 portable::tile::<f32, 1, HALF>,
             ],
-            pairs: &[],
+            graded: tiling::Graded::NONE,
             wide: portable::wide::<f32>,
             lstm_step: portable::lstm_step::<f32>,
             gru_step: portable::gru_step::<f32>,

@@ -12,7 +12,7 @@
 
 use super::PANEL;
 use super::memory::Memory;
-use super::tiling::{Start, TILE_ROWS, Width, over_tiles, pair_rows, rows_of_a_sweep};
+use super::tiling::{Graded, Start, TILE_ROWS, Width, over_tiles, rows_of_a_sweep};
 use serde::{Deserialize, Serialize};
 use std::sync::OnceLock;
 
@@ -142,8 +142,7 @@ pub struct NarrowKernels {
     pub with: &'static str,
     pub rows: Rows,
     pub tiles: [NarrowTile; 4],
-    /// Tiles of one, two and more rows by two panels, where that is faster.
-    pub pairs: &'static [NarrowTile],
+    pub graded: Graded<NarrowTile>,
     pub wide: NarrowTile,
     /// Where there is a matrix unit: it takes as many rows as are whole blocks of [`TALL_ROWS`].
     pub tall: Option<Tall>,
@@ -161,7 +160,7 @@ static PORTABLE_BF16: NarrowKernels = NarrowKernels {
         portable_tile::<Bf16, 2, 1>,
         portable_tile::<Bf16, 1, 1>,
     ],
-    pairs: &[],
+    graded: Graded::NONE,
     wide: portable_tile::<Bf16, 1, { super::WIDE }>,
     tall: None,
     peak: None,
@@ -177,7 +176,7 @@ static PORTABLE_INT8: NarrowKernels = NarrowKernels {
         portable_tile::<Int8, 2, 1>,
         portable_tile::<Int8, 1, 1>,
     ],
-    pairs: &[],
+    graded: Graded::NONE,
     wide: portable_tile::<Int8, 1, { super::WIDE }>,
     tall: None,
     peak: None,
@@ -325,11 +324,11 @@ pub fn product(
     }
     let (words, row_scales) = (scratch.words[done * row_words..].as_ptr(), scratch.scales[done..].as_ptr());
     let sweep = rows_of_a_sweep(b.bytes());
-    let pairs = pair_rows(kernels.pairs, m - done, b.bytes());
-    over_tiles::<false>(m - done, b.n, start, &mut c[done * ldc..], ldc, sweep, &TILE_ROWS, pairs, |at| {
+    let graded = kernels.graded.grades(m - done, b.bytes());
+    over_tiles::<false>(m - done, b.n, start, &mut c[done * ldc..], ldc, sweep, &TILE_ROWS, graded, |at| {
         let tile = match at.width {
             Width::Half | Width::Panel => kernels.tiles[at.tile],
-            Width::Pair => kernels.pairs[at.tile],
+            Width::Graded => kernels.graded.tiles[at.tile],
             Width::Wide => kernels.wide,
         };
         let column = at.panel * PANEL;

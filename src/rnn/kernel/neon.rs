@@ -1,6 +1,7 @@
 //! NEON, which every aarch64 processor has: a panel is eight vectors; a tile takes half a panel at a time, four rows at
 //! most.
 
+use super::tiling::Graded;
 use super::{Kernels, PANEL, Terms, WIDE, lanes, narrow, portable};
 use std::arch::aarch64::*;
 
@@ -19,7 +20,7 @@ macro_rules! table {
             ahead_rows: usize::MAX,
             tiles: [tile::<8>, tile::<4>, tile::<2>, tile::<1>],
             halves: [half::<8>, half::<4>, half::<2>, half::<1>],
-            pairs: &[],
+            graded: Graded::NONE,
             wide,
             // SAFETY (all): every aarch64 processor has NEON.
             lstm_step: |hidden, gates, c, h| unsafe { lanes::lstm_step::<float32x4_t>(hidden, gates, c, h) },

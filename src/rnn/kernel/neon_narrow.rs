@@ -2,7 +2,7 @@
 
 use super::PANEL;
 use super::narrow::{NarrowKernels, Precision, Rows, Scales};
-use super::tiling::WIDE;
+use super::tiling::{Graded, WIDE};
 use std::arch::aarch64::*;
 
 /// The tables that this processor can run, the best last.
@@ -21,7 +21,7 @@ macro_rules! table {
             with: "neon",
             rows: Rows::$rows,
             tiles: [$tile::<8, 1>, $tile::<4, 1>, $tile::<2, 1>, $tile::<1, 1>],
-            pairs: &[],
+            graded: Graded::NONE,
             wide: $tile::<1, WIDE>,
             tall: None,
             peak: $peak,

@@ -30,10 +30,41 @@ pub fn rows_of_a_sweep(bytes: usize) -> usize {
     }
 }
 
-/// Rows that tiles of two panels have at most, 0 where there shall be none. Eight rows make one tile of one panel, which reads a
-/// matrix once; two of two panels read it twice, each time from where it is.
-pub fn pair_rows<T>(pairs: &[T], m: usize, bytes: usize) -> usize {
-    if m == MOST_ROWS && bytes > CACHED_BYTES / 2 { 0 } else { pairs.len() }
+/// Tiles of each number of rows, from one on, by so many panels, for tables on whose processors they are faster than the few
+/// kinds of [`TILE_ROWS`].
+#[derive(Debug, Clone, Copy)]
+pub struct Graded<T: 'static> {
+    pub panels: usize,
+    pub tiles: &'static [T],
+    pub split: Split,
+}
+
+/// How the rows of a sweep are shared out among tiles.
+#[derive(Debug, Clone, Copy)]
+pub enum Split {
+    /// All tiles are about as tall.
+    Evenly,
+    /// Each is as tall as can be, but leaves no fewer than so many rows to the last.
+    Tallest { least: usize },
+}
+
+/// What [`over_tiles`] has to know of [`Graded`] tiles: the most rows of one, 0 where there shall be none.
+#[derive(Debug, Clone, Copy)]
+pub struct Grades {
+    pub most: usize,
+    pub panels: usize,
+    pub split: Split,
+}
+
+impl<T> Graded<T> {
+    pub const NONE: Graded<T> = Graded { panels: 1, tiles: &[], split: Split::Evenly };
+
+    /// For a product of `m` rows with a matrix of so many bytes. Eight rows make one tile of one panel, which reads a matrix once;
+    /// two of two panels read it twice, each time from where it is.
+    pub fn grades(&self, m: usize, bytes: usize) -> Grades {
+        let twice = self.panels > 1 && m == MOST_ROWS && bytes > CACHED_BYTES / 2;
+        Grades { most: if twice { 0 } else { self.tiles.len() }, panels: self.panels, split: self.split }
+    }
 }
 
 /// Whether the panels of a matrix of so many bytes come from beyond the second-level cache. Where it is smaller than
@@ -68,27 +99,19 @@ pub enum Width {
     /// Of the last panel only the first [`HALF`] columns are asked for.
     Half,
     Panel,
-    /// Two panels.
-    Pair,
+    /// As many panels as the tiles of [`Graded`].
+    Graded,
     /// [`WIDE`] panels, one row.
     Wide,
-}
-
-impl Width {
-    pub fn panels(self) -> usize {
-        match self {
-            Width::Half | Width::Panel => 1,
-            Width::Pair => 2,
-            Width::Wide => WIDE,
-        }
-    }
 }
 
 /// A tile's place: which kind, its first row and panel, and where its columns of the start and of C are.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
     pub width: Width,
-    /// Index into the table's tiles of this width: of two panels there is one for each number of rows.
+    /// Panels that it is wide: one for half a panel too.
+    pub panels: usize,
+    /// Index into the table's tiles of this width: of [`Graded`] there is one for each number of rows.
     pub tile: usize,
     pub row: usize,
     /// How many rows it has.
@@ -105,8 +128,7 @@ pub struct Place {
 
 /// Calls `work` for the tiles that `c` `[m, n]` is made of. A tile may read a whole panel's columns at `from`, and write them
 /// at `c`, in each of its rows; with `HALVES` those that are [`Width::Half`] only a half panel's. `sweep`: [`rows_of_a_sweep`];
-/// `heights`: rows of the kinds of tile, the tallest, of at most [`MOST_ROWS`], first; of two panels
-/// there are tiles of each number of rows up to `pairs`.
+/// `heights`: rows of the kinds of tile, the tallest, of at most [`MOST_ROWS`], first; `graded`: [`Graded::grades`].
 #[inline(always)]
 pub fn over_tiles<const HALVES: bool>(
     m: usize,
@@ -116,7 +138,7 @@ pub fn over_tiles<const HALVES: bool>(
     ldc: usize,
     sweep: usize,
     heights: &[usize; 4],
-    pairs: usize,
+    graded: Grades,
     mut work: impl FnMut(Place),
 ) {
     assert!(heights[0] <= MOST_ROWS, "a tile would not fit the buffer of the last panel");
@@ -130,29 +152,42 @@ pub fn over_tiles<const HALVES: bool>(
     let (panels, whole_panels) = (n.div_ceil(PANEL), n / PANEL);
     for first in (0..m).step_by(sweep) {
         let end = m.min(first + sweep);
-        // Tiles of two panels are all about as tall: so many rows, or one more in some.
-        let tiles = (end - first).div_ceil(pairs.max(1));
-        let (pair, taller) = ((end - first) / tiles, (end - first) % tiles);
+        // Shared out evenly: so many rows, or one more in the first ones.
+        let tiles = (end - first).div_ceil(graded.most.max(1));
+        let (even, taller) = ((end - first) / tiles, (end - first) % tiles);
         let mut panel = 0;
         while panel < panels {
             let column = panel * PANEL;
             let left = PANEL.min(n - column);
             let width = match end - first {
                 1 if panel + WIDE <= whole_panels => Width::Wide,
-                2.. if pairs > 0 && panel + 2 <= whole_panels => Width::Pair,
+                2.. if graded.most > 0 && panel + graded.panels <= whole_panels => Width::Graded,
                 _ if HALVES && left <= HALF => Width::Half,
                 _ => Width::Panel,
             };
             let whole = if width == Width::Half { HALF } else { PANEL };
+            let wide = match width {
+                Width::Half | Width::Panel => 1,
+                Width::Graded => graded.panels,
+                Width::Wide => WIDE,
+            };
             let (mut tile, mut row, mut taller) = (0, first, taller);
             while row < end {
-                if width == Width::Pair {
-                    tile = pair + usize::from(taller > 0) - 1;
-                    taller = taller.saturating_sub(1);
-                }
                 let rows = match width {
                     Width::Wide => 1,
-                    Width::Pair => tile + 1,
+                    Width::Graded => {
+                        let rows = match graded.split {
+                            Split::Evenly => even + usize::from(taller > 0),
+                            Split::Tallest { least } => match end - row {
+                                left if left <= graded.most => left,
+                                left if left < graded.most + least => left - least,
+                                _ => graded.most,
+                            },
+                        };
+                        taller = taller.saturating_sub(1);
+                        tile = rows - 1;
+                        rows
+                    }
                     Width::Half | Width::Panel => {
                         while heights[tile] > end - row {
                             tile += 1;
@@ -166,7 +201,7 @@ pub fn over_tiles<const HALVES: bool>(
                     Start::Row(row) => (row[column..].as_ptr(), 0),
                 };
                 let sweep = (row - first, end - first);
-                let mut place = Place { width, tile, row, rows, panel, sweep, from, ld, c: at, ldc };
+                let mut place = Place { width, panels: wide, tile, row, rows, panel, sweep, from, ld, c: at, ldc };
                 // The last panel may not be whole: then the tile works in a buffer of whole panels. There is one call of
                 // `work`, so that the compiler puts it here.
                 let mut buffer: [f32; MOST_ROWS * PANEL];
@@ -189,7 +224,7 @@ pub fn over_tiles<const HALVES: bool>(
                 }
                 row += rows;
             }
-            panel += width.panels();
+            panel += wide;
         }
     }
 }
@@ -203,14 +238,15 @@ mod tests {
         #[test]
         fn every_number_is_in_one_tile(
             m in 1usize..70, n in 1usize..200, sweep in 1usize..70, heights in prop::sample::select(vec![TILE_ROWS, [6, 4, 2, 1]]),
-            pairs in 0usize..7
+            most in 0usize..7, panels in 1usize..3, least in 0usize..4
         ) {
             let mut c = vec![0.0f32; m * n];
-            over_tiles::<true>(m, n, Start::Old, &mut c, n, sweep, &heights, pairs, |at| {
-                let columns = if at.width == Width::Half { HALF } else { at.width.panels() * PANEL };
+            let split = if least == 0 { Split::Evenly } else { Split::Tallest { least: least.min(most) } };
+            over_tiles::<true>(m, n, Start::Old, &mut c, n, sweep, &heights, Grades { most, panels, split }, |at| {
+                let columns = if at.width == Width::Half { HALF } else { at.panels * PANEL };
                 let known = match at.width {
                     Width::Wide => at.rows == 1,
-                    Width::Pair => at.rows == at.tile + 1 && at.rows <= pairs,
+                    Width::Graded => at.rows == at.tile + 1 && at.rows <= most && at.panels == panels,
                     Width::Half | Width::Panel => at.rows == heights[at.tile],
                 };
                 assert!(known, "no such tile: {at:?}");

@@ -3,7 +3,7 @@
 
 use super::PANEL;
 use super::narrow::{NarrowKernels, Rows, Scales};
-use super::tiling::WIDE;
+use super::tiling::{Graded, WIDE};
 use std::arch::x86_64::*;
 
 /// The tables that this processor can run, the best last.
@@ -26,7 +26,7 @@ macro_rules! table {
             with: "avx2",
             rows: if $dot::OFFSET { Rows::Offset } else { Rows::Words },
             tiles: [$tile::<8, 1>, $tile::<4, 1>, $tile::<2, 1>, $tile::<1, 1>],
-            pairs: &[],
+            graded: Graded::NONE,
             wide: $tile::<1, WIDE>,
             tall: None,
             peak: $peak,

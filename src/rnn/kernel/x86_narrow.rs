@@ -2,8 +2,8 @@
 
 use super::PANEL;
 use super::cpuid;
-use super::narrow::{NarrowKernels, Precision, Rows, Scales};
-use super::tiling::WIDE;
+use super::narrow::{NarrowKernels, NarrowTile, Precision, Rows, Scales};
+use super::tiling::{Graded, Split, WIDE};
 use std::arch::x86_64::*;
 
 /// The tables that this processor can run, the best last.
@@ -33,14 +33,14 @@ pub fn kernels(precision: Precision) -> Vec<&'static NarrowKernels> {
 }
 
 macro_rules! table {
-    ($name:ident, $text:literal, $with:literal, $rows:ident, $tile:ident, [$($pair:literal),*], $peak:expr) => {
+    ($name:ident, $text:literal, $with:literal, $rows:ident, $tile:ident, $wide:expr, $graded:expr, $peak:expr) => {
         static $name: NarrowKernels = NarrowKernels {
             name: $text,
             with: $with,
             rows: Rows::$rows,
             tiles: [$tile::<8, 1>, $tile::<4, 1>, $tile::<2, 1>, $tile::<1, 1>],
-            pairs: &[$($tile::<$pair, 2>),*],
-            wide: $tile::<1, WIDE>,
+            graded: $graded,
+            wide: $wide,
             tall: None,
             peak: $peak,
         };
@@ -48,11 +48,39 @@ macro_rules! table {
 }
 
 // SAFETY of the peaks: the tables are only handed out by `kernels`, after it has seen the instructions.
-table!(VNNI, "avx512-vnni", "avx512", Offset, vnni, [], VNNI_PEAK);
-table!(VNNI_PAIRS, "avx512-vnni-pairs", "avx512-pairs", Offset, vnni, [1, 2, 3, 4, 5, 6], VNNI_PEAK);
-table!(AVX512_BF16, "avx512-bf16", "avx512", Words, bf16, [], Some(|rounds| unsafe { bf16_peak(rounds) }));
-table!(AVX512_BF16_BY_F32, "avx512", "avx512", Widened, bf16_by_f32, [], None);
-table!(AVX2_BF16, "avx2", "avx2", Widened, avx2_bf16, [], None);
+table!(VNNI, "avx512-vnni", "avx512", Offset, vnni, vnni::<1, WIDE>, Graded::NONE, VNNI_PEAK);
+table!(VNNI_PAIRS, "avx512-vnni-pairs", "avx512-pairs", Offset, vnni, vnni::<1, WIDE>, OF_TWO_PANELS, VNNI_PEAK);
+table!(
+    AVX512_BF16,
+    "avx512-bf16",
+    "avx512",
+    Words,
+    bf16,
+    bf16::<1, WIDE>,
+    Graded::NONE,
+    Some(|rounds| unsafe { bf16_peak(rounds) })
+);
+table!(AVX512_BF16_BY_F32, "avx512", "avx512", Widened, bf16_by_f32, bf16_by_f32::<1, WIDE>, Graded::NONE, None);
+table!(AVX2_BF16, "avx2", "avx2", Widened, avx2_bf16, avx2_bf16_few::<1, WIDE, 2>, OF_FIVE_ROWS, None);
+
+const OF_TWO_PANELS: Graded<NarrowTile> = Graded {
+    panels: 2,
+    tiles: &[vnni::<1, 2>, vnni::<2, 2>, vnni::<3, 2>, vnni::<4, 2>, vnni::<5, 2>, vnni::<6, 2>],
+    split: Split::Evenly,
+};
+
+/// Of two rows a half panel has too few sums, of six more than there are registers for.
+const OF_FIVE_ROWS: Graded<NarrowTile> = Graded {
+    panels: 1,
+    tiles: &[
+        avx2_bf16_few::<1, 1, 1>,
+        avx2_bf16_few::<2, 1, 1>,
+        avx2_bf16::<3, 1>,
+        avx2_bf16::<4, 1>,
+        avx2_bf16::<5, 1>,
+    ],
+    split: Split::Evenly,
+};
 
 const VNNI_PEAK: Option<fn(usize) -> f64> = Some(|rounds| unsafe { vnni_peak(rounds) });
 
@@ -194,7 +222,7 @@ unsafe fn bf16_by_f32<const ROWS: usize, const PANELS: usize>(
     }
 }
 
-/// bf16 with AVX2: as [`bf16_by_f32`], half a panel and four rows at a time.
+/// bf16 with AVX2: as [`bf16_by_f32`], half a panel at a time.
 ///
 /// # Safety
 /// As `portable_tile` of [`super::narrow`]; the processor must have AVX2 and FMA.
@@ -213,32 +241,81 @@ unsafe fn avx2_bf16<const ROWS: usize, const PANELS: usize>(
     // SAFETY: all addresses lie in what the caller promises.
     unsafe {
         let high = _mm256_set1_epi32(0xffff_0000u32 as i32);
-        for first in (0..ROWS).step_by(4) {
-            let rows = ROWS.min(4);
-            for half in 0..2 * PANELS {
-                let b = b.add(half / 2 * groups * PANEL + half % 2 * 16);
-                let (from, c) = (from.add(first * ld + half * 16), c.add(first * ldc + half * 16));
-                let mut sum = [[_mm256_setzero_ps(); 2]; 4];
-                for (r, sum) in sum[..rows].iter_mut().enumerate() {
-                    sum[0] = _mm256_loadu_ps(from.add(r * ld));
-                    sum[1] = _mm256_loadu_ps(from.add(r * ld + LANES));
+        for half in 0..2 * PANELS {
+            let b = b.add(half / 2 * groups * PANEL + half % 2 * 16);
+            let (from, c) = (from.add(half * 16), c.add(half * 16));
+            let mut sum = [[_mm256_setzero_ps(); 2]; ROWS];
+            for (r, sum) in sum.iter_mut().enumerate() {
+                *sum = [_mm256_loadu_ps(from.add(r * ld)), _mm256_loadu_ps(from.add(r * ld + LANES))];
+            }
+            for g in 0..groups {
+                let b = [0, LANES].map(|at| _mm256_load_si256(b.add(g * PANEL + at).cast()));
+                let odd = b.map(|b| _mm256_castsi256_ps(_mm256_and_si256(b, high)));
+                let x = a.add(g * 2).cast::<f32>();
+                for (r, sum) in sum.iter_mut().enumerate() {
+                    let x = _mm256_set1_ps(*x.add(r * groups * 2));
+                    *sum = [_mm256_fmadd_ps(x, odd[0], sum[0]), _mm256_fmadd_ps(x, odd[1], sum[1])];
                 }
-                for g in 0..groups {
-                    let b0 = _mm256_load_si256(b.add(g * PANEL).cast());
-                    let b1 = _mm256_load_si256(b.add(g * PANEL + LANES).cast());
-                    let odd = [b0, b1].map(|b| _mm256_castsi256_ps(_mm256_and_si256(b, high)));
-                    let even = [b0, b1].map(|b| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(b)));
-                    for (r, sum) in sum[..rows].iter_mut().enumerate() {
-                        let x = a.add(((first + r) * groups + g) * 2).cast::<f32>();
-                        let (x_odd, x_even) = (_mm256_set1_ps(*x), _mm256_set1_ps(*x.add(1)));
-                        for (half, sum) in sum.iter_mut().enumerate() {
-                            *sum = _mm256_fmadd_ps(x_even, even[half], _mm256_fmadd_ps(x_odd, odd[half], *sum));
+                let even = b.map(|b| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(b)));
+                for (r, sum) in sum.iter_mut().enumerate() {
+                    let x = _mm256_set1_ps(*x.add(r * groups * 2 + 1));
+                    *sum = [_mm256_fmadd_ps(x, even[0], sum[0]), _mm256_fmadd_ps(x, even[1], sum[1])];
+                }
+            }
+            for (r, sum) in sum.iter().enumerate() {
+                _mm256_storeu_ps(c.add(r * ldc), sum[0]);
+                _mm256_storeu_ps(c.add(r * ldc + LANES), sum[1]);
+            }
+        }
+    }
+}
+
+/// bf16 with AVX2, few rows: whole panels, `AT_ONCE` of them, one vector for all rows at a time. Each sum waits for the one before it
+/// twice with each pair of k, so there must be many.
+///
+/// # Safety
+/// As `portable_tile` of [`super::narrow`]; the processor must have AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2_bf16_few<const ROWS: usize, const PANELS: usize, const AT_ONCE: usize>(
+    groups: usize,
+    a: *const u32,
+    b: *const u32,
+    _: Scales,
+    from: *const f32,
+    ld: usize,
+    c: *mut f32,
+    ldc: usize,
+) {
+    const LANES: usize = 8;
+    const VECTORS: usize = PANEL / LANES;
+    // SAFETY: all addresses lie in what the caller promises.
+    unsafe {
+        let high = _mm256_set1_epi32(0xffff_0000u32 as i32);
+        for first in (0..PANELS).step_by(AT_ONCE) {
+            let (b, from, c) = (b.add(first * groups * PANEL), from.add(first * PANEL), c.add(first * PANEL));
+            let mut sum = [[[_mm256_setzero_ps(); ROWS]; VECTORS]; AT_ONCE];
+            for (v, sum) in sum.as_flattened_mut().iter_mut().enumerate() {
+                *sum = std::array::from_fn(|r| _mm256_loadu_ps(from.add(r * ld + v * LANES)));
+            }
+            for g in 0..groups {
+                let x: [_; ROWS] = std::array::from_fn(|r| {
+                    let x = a.add((r * groups + g) * 2).cast::<f32>();
+                    (_mm256_set1_ps(*x), _mm256_set1_ps(*x.add(1)))
+                });
+                for (panel, sum) in sum.iter_mut().enumerate() {
+                    for (v, sum) in sum.iter_mut().enumerate() {
+                        let b = _mm256_load_si256(b.add((panel * groups + g) * PANEL + v * LANES).cast());
+                        let odd = _mm256_castsi256_ps(_mm256_and_si256(b, high));
+                        let even = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(b));
+                        for (sum, &(x_odd, x_even)) in sum.iter_mut().zip(&x) {
+                            *sum = _mm256_fmadd_ps(x_even, even, _mm256_fmadd_ps(x_odd, odd, *sum));
                         }
                     }
                 }
-                for (r, sum) in sum[..rows].iter().enumerate() {
-                    _mm256_storeu_ps(c.add(r * ldc), sum[0]);
-                    _mm256_storeu_ps(c.add(r * ldc + LANES), sum[1]);
+            }
+            for (v, sum) in sum.as_flattened().iter().enumerate() {
+                for (r, &sum) in sum.iter().enumerate() {
+                    _mm256_storeu_ps(c.add(r * ldc + v * LANES), sum);
                 }
             }
         }
