@@ -106,7 +106,7 @@ impl Dot for Evex {
     }
 }
 
-/// Half a panel and four rows at a time.
+/// Half a panel and four rows at a time, or a whole panel and two rows or one.
 ///
 /// # Safety
 /// As `portable_tile` of [`super::narrow`], with `sums` in `scales`; the processor must have AVX2, FMA and the instructions
@@ -127,22 +127,28 @@ unsafe fn tile<D: Dot, const ROWS: usize, const PANELS: usize>(
     unsafe {
         for first in (0..ROWS).step_by(4) {
             let rows = ROWS.min(4);
-            for half in 0..2 * PANELS {
-                let b = b.add(half / 2 * groups * PANEL + half % 2 * 16);
-                let mut sum = [[_mm256_setzero_si256(); 2]; 4];
+            // With few rows, what is done once for each of their words counts.
+            let vectors = if ROWS <= 2 { 4 } else { 2 };
+            for pass in 0..4 / vectors * PANELS {
+                let start = pass * vectors * LANES;
+                let b = b.add(start / PANEL * groups * PANEL + start % PANEL);
+                let mut sum = [[_mm256_setzero_si256(); 4]; 4];
                 for g in 0..groups {
-                    let b0 = _mm256_load_si256(b.add(g * PANEL).cast());
-                    let b1 = _mm256_load_si256(b.add(g * PANEL + LANES).cast());
+                    let mut row = [_mm256_setzero_si256(); 4];
+                    for (v, row) in row[..vectors].iter_mut().enumerate() {
+                        *row = _mm256_load_si256(b.add(g * PANEL + v * LANES).cast());
+                    }
                     for (r, sum) in sum[..rows].iter_mut().enumerate() {
                         let x = _mm256_set1_epi32(*a.add((first + r) * groups + g) as i32);
-                        sum[0] = D::dot(sum[0], x, b0);
-                        sum[1] = D::dot(sum[1], x, b1);
+                        for (sum, &b) in sum[..vectors].iter_mut().zip(&row) {
+                            *sum = D::dot(*sum, x, b);
+                        }
                     }
                 }
                 for (r, sum) in sum[..rows].iter().enumerate() {
                     let row = _mm256_set1_ps(*scales.rows.add(first + r));
-                    for (v, &sum) in sum.iter().enumerate() {
-                        let column = half * 16 + v * LANES;
+                    for (v, &sum) in sum[..vectors].iter().enumerate() {
+                        let column = start + v * LANES;
                         let sum = if D::OFFSET {
                             _mm256_sub_epi32(sum, _mm256_loadu_si256(scales.sums.add(column).cast()))
                         } else {
