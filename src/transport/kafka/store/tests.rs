@@ -259,6 +259,25 @@ fn what_could_not_be_saved_is_saved_the_next_time() {
     assert_eq!((after.held(0).rows, after.held(0).mark.map(|mark| mark.next)), (2, Some(2)));
 }
 
+/// The disk failed under one partition after another had been read to its end, or was served already: neither may be told of as
+/// ready until it was read into the new copy.
+#[test]
+fn what_was_read_into_a_copy_that_was_opened_anew_since_is_not_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).unwrap();
+    let before = store.opened();
+    (0..2).for_each(|partition| assert!(store.read_to(partition, 0, before)));
+    assert!(store.serve(1));
+    *store.file.write().unwrap() = None;
+    store.open_again().unwrap();
+    assert!(store.serving().is_empty());
+    assert!(!store.serve(0) && !store.serve(1));
+    assert!(!store.read_to(0, 0, before), "that was read into the copy before");
+    assert!(store.serving().is_empty());
+    (0..2).for_each(|partition| serve(&store, partition));
+    assert_eq!(store.serving(), [0, 1]);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     /// A stream's state, or that it is forgotten: partition, key, whether it has ended, when it was active.
