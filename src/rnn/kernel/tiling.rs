@@ -44,7 +44,7 @@ pub struct Graded<T: 'static> {
 pub enum Split {
     /// All tiles are about as tall.
     Evenly,
-    /// Each is as tall as can be, but leaves no fewer than so many rows to the last.
+    /// As tall as can be. Where the last would have fewer than so many rows, the one before has so many and the last the rest.
     Tallest { least: usize },
 }
 
@@ -180,7 +180,7 @@ pub fn over_tiles<const HALVES: bool>(
                             Split::Evenly => even + usize::from(taller > 0),
                             Split::Tallest { least } => match end - row {
                                 left if left <= graded.most => left,
-                                left if left < graded.most + least => left - least,
+                                left if left < graded.most + least => least,
                                 _ => graded.most,
                             },
                         };
