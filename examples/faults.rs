@@ -14,10 +14,14 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 /// Programs of tests, and the part of each: of its tests those whose names contain this.
-const TESTS: [(&str, &str); 11] = [
+const TESTS: [(&str, &str); 15] = [
     ("simulation", ""),
     ("daemon", "kill::"),
-    ("daemon", "faults_"),
+    ("daemon", "faults_clock::"),
+    ("daemon", "faults_disk::"),
+    ("daemon", "faults_load::"),
+    ("daemon", "faults_model::"),
+    ("daemon", "faults_store::"),
     ("soak", ""),
     ("kafka", "kill::"),
     ("kafka", "frozen::"),
@@ -52,7 +56,7 @@ fn main() -> ExitCode {
     let long = arguments.iter().any(|argument| argument == "--long");
     let only: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let name = |(program, part): (&str, &str)| format!("{program}::{part}").trim_end_matches([':', '_']).to_string();
+    let name = |(program, part): (&str, &str)| format!("{program}::{part}").trim_end_matches(':').to_string();
     let mut tests = TESTS.map(|test| (name(test), test)).to_vec();
     tests.retain(|(name, _)| only.is_empty() || only.iter().any(|part| name.contains(part.as_str())));
     let report = report_file(root);
