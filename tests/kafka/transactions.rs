@@ -1,6 +1,6 @@
 //! The known traps of exactly-once delivery, each sprung on purpose on a broker that does transactions by Kafka's book
 //! (`tests/broker`). What readers of committed records find is compared with an undisturbed run: nothing lost, nothing
-//! wrong, nothing twice. That a frozen instance is fenced when it wakes up is in `kafka_frozen`.
+//! wrong, nothing twice. That a frozen instance is fenced when it wakes up is in `frozen`.
 //!
 //! For longer runs: `STRAND_KAFKA_ROUNDS` (from 2 on, also every error that a request may be answered with).
 
