@@ -3,7 +3,7 @@
 
 use super::memory::LINE;
 use super::tiling::{Graded, Split};
-use super::{Kernels, PANEL, Terms, WIDE, lanes, narrow, portable};
+use super::{Kernels, PANEL, Terms, Tile, WIDE, lanes, narrow, portable};
 use std::arch::x86_64::*;
 
 /// Numbers of a vector.
@@ -11,6 +11,12 @@ const LANES: usize = 8;
 
 /// Accumulators of the roofline's kernels: enough that none waits for the one before.
 const CHAINS: usize = 12;
+
+const UP_TO_SIX_ROWS: Graded<Tile> = Graded {
+    panels: 1,
+    tiles: &[whole::<1>, whole::<2>, whole::<3>, tile::<4, 4>, tile::<5, 4>, tile::<6, 4>],
+    split: Split::Tallest { least: 3 },
+};
 
 /// The table, if this processor has the instructions.
 pub fn kernels() -> Option<&'static Kernels> {
@@ -36,7 +42,7 @@ macro_rules! compiled {
             ahead_rows: 2,
             tiles: [tile::<6, 4>, tile::<4, 4>, whole::<2>, whole::<1>],
             halves: [tile::<6, 2>, tile::<4, 2>, tile::<2, 2>, tile::<1, 2>],
-            graded: Graded { split: Split::Tallest { least: 3 }, panels: 1, tiles: &[whole::<1>, whole::<2>, whole::<3>, tile::<4, 4>, tile::<5, 4>, tile::<6, 4>] },
+            graded: UP_TO_SIX_ROWS,
             wide,
             // SAFETY (all): the table is only handed out by `kernels`, after it has seen the instructions.
             lstm_step: |hidden, gates, c, h| unsafe { lstm_step(hidden, gates, c, h) },

@@ -124,7 +124,7 @@ macro_rules! table {
             heights: [usize; 4],
             /// Rows of a sweep from which on the tiles fetch the next panel of a matrix that the cache does not hold.
             ahead_rows: usize,
-            /// Tiles of so many rows by one panel.
+            /// Tiles of so many rows by one panel, where no graded one serves.
             tiles: [Tile; 4],
             /// As these, of the panel's first [`tiling::HALF`] columns.
             halves: [Tile; 4],

@@ -141,7 +141,7 @@ pub fn over_tiles<const HALVES: bool>(
     graded: Grades,
     mut work: impl FnMut(Place),
 ) {
-    assert!(heights[0] <= MOST_ROWS, "a tile would not fit the buffer of the last panel");
+    assert!(heights[0].max(graded.most) <= MOST_ROWS, "a tile would not fit the buffer of the last panel");
     if let Start::Row(row) = start {
         assert!(row.len() >= n, "the start is shorter than a row of C");
     }
@@ -150,6 +150,8 @@ pub fn over_tiles<const HALVES: bool>(
     }
     assert!(n <= ldc && c.len() >= (m - 1) * ldc + n, "C is too small");
     let (panels, whole_panels) = (n.div_ceil(PANEL), n / PANEL);
+    // The buffer of the last panel holds one.
+    let graded_panels = if graded.panels == 1 { panels } else { whole_panels };
     for first in (0..m).step_by(sweep) {
         let end = m.min(first + sweep);
         // Shared out evenly: so many rows, or one more in the first ones.
@@ -161,8 +163,8 @@ pub fn over_tiles<const HALVES: bool>(
             let left = PANEL.min(n - column);
             let width = match end - first {
                 1 if panel + WIDE <= whole_panels => Width::Wide,
-                2.. if graded.most > 0 && panel + graded.panels <= whole_panels => Width::Graded,
                 _ if HALVES && left <= HALF => Width::Half,
+                2.. if graded.most > 0 && panel + graded.panels <= graded_panels => Width::Graded,
                 _ => Width::Panel,
             };
             let whole = if width == Width::Half { HALF } else { PANEL };

@@ -61,7 +61,7 @@ table!(
     Some(|rounds| unsafe { bf16_peak(rounds) })
 );
 table!(AVX512_BF16_BY_F32, "avx512", "avx512", Widened, bf16_by_f32, bf16_by_f32::<1, WIDE>, Graded::NONE, None);
-table!(AVX2_BF16, "avx2", "avx2", Widened, avx2_bf16, avx2_bf16_few::<1, WIDE, 2>, OF_FIVE_ROWS, None);
+table!(AVX2_BF16, "avx2", "avx2", Widened, avx2_bf16, avx2_bf16_few::<1, WIDE, 2>, UP_TO_FIVE_ROWS, None);
 
 const OF_TWO_PANELS: Graded<NarrowTile> = Graded {
     panels: 2,
@@ -70,7 +70,7 @@ const OF_TWO_PANELS: Graded<NarrowTile> = Graded {
 };
 
 /// Of two rows a half panel has too few sums, of six more than there are registers for.
-const OF_FIVE_ROWS: Graded<NarrowTile> = Graded {
+const UP_TO_FIVE_ROWS: Graded<NarrowTile> = Graded {
     panels: 1,
     tiles: &[
         avx2_bf16_few::<1, 1, 1>,
